@@ -1,0 +1,200 @@
+"""One configuration per stage kind: every hyperparameter, its default and what it does.
+
+Defaults are the paper's README values (arXiv 2604.28123); where its scripts differ, the field says so. A field that no engine
+carries out yet is named in `contract.supported`, which refuses any other value than the default with a sentence.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from prism_trainer.contract.optim import (
+    EvaluationSampling,
+    Optimizer,
+    RlvrRollout,
+    Rollout,
+    Sampling,
+    SftOptimizer,
+    WarmupOptimizer,
+)
+from prism_trainer.contract.schema import Frozen
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class TrainingConfig(Frozen):
+    """What every stage that trains has in common."""
+
+    device: Device = Field("auto", description="Engine local: where to compute. auto takes a GPU where there is one.")
+    save_every: int = Field(100, ge=1, description="Steps between checkpoints from which the stage can go on.")
+
+
+class SftConfig(TrainingConfig):
+    """Supervised fine-tuning on teacher demonstrations."""
+
+    kind: Literal["sft"] = "sft"
+    epochs: float = Field(1.0, gt=0, description="Passes over the mixture; ignored when maxSteps is given.")
+    max_steps: int | None = Field(None, ge=1, description="Optimizer steps.")
+    batch_size: int = Field(16, ge=1, description="Sequences per optimizer step (README: 2 per device on 8 devices).")
+    micro_batch_size: int = Field(2, ge=1, description="Sequences per forward; gradients accumulate up to batchSize.")
+    max_length: int = Field(8192, ge=16, description="Longest sequence in tokens; a longer demonstration is refused, not cut.")
+    freeze_vision: bool = Field(True, description="Keep the vision tower as it is.")
+    freeze_projector: bool = Field(True, description="Keep the merger between vision and language as it is.")
+    freeze_language: bool = Field(False, description="Keep the language model as it is.")
+    optimizer: SftOptimizer = Field(default_factory=SftOptimizer, description="AdamW.")
+
+    @model_validator(mode="after")
+    def _batches_divide(self) -> SftConfig:
+        _require_divisible("batchSize", self.batch_size, "microBatchSize", self.micro_batch_size)
+        if self.freeze_vision and self.freeze_projector and self.freeze_language:
+            raise ValueError("freezeVision, freezeProjector and freezeLanguage are all true, which leaves nothing to train; set one to false")
+        return self
+
+
+class DiscriminatorConfig(TrainingConfig):
+    """Sparse upcycling of a dense VLM into a mixture of experts with a scalar head, then the pairwise warm-up."""
+
+    kind: Literal["discriminator"] = "discriminator"
+    backbone: Literal["moe", "dense", "text"] = Field("moe", description="moe is the paper's; dense and text are its ablations.")
+    num_experts: int = Field(4, ge=2, description="Experts in each layer's feed-forward block.")
+    experts_per_token: int = Field(2, ge=1, description="Experts the router picks for a token.")
+    noise_std: float = Field(0.01, ge=0, description="Gaussian noise added to each expert's copy; 0 preserves the dense function.")
+    router_std: float = Field(0.02, gt=0, description="Standard deviation of the router's initial weights.")
+    head_std: float = Field(0.02, gt=0, description="Standard deviation of the scalar head's initial weights.")
+    head_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the head (script: 0.1, which gives teacher and student different masks).")
+    cot_sees_caption: bool = Field(True, description="Score the reasoning with its own caption before it (script: without).")
+    epochs: float = Field(1.0, gt=0, description="Passes over the comparisons; ignored when maxSteps is given.")
+    max_steps: int | None = Field(None, ge=1, description="Optimizer steps.")
+    batch_size: int = Field(128, ge=2, description="Comparisons (caption or cot) per optimizer step; a pair gives two.")
+    micro_batch_size: int = Field(32, ge=2, description="Comparisons per forward; gradients accumulate up to batchSize.")
+    max_length: int = Field(8192, ge=16, description="Longest scored sequence in tokens; a longer one is refused, not cut.")
+    balance_coef: float = Field(0.01, ge=0, description="Weight of the router's load-balancing loss.")
+    held_out_fraction: float = Field(0.05, gt=0, lt=1, description="Share of the prompts kept for the reported pair accuracy.")
+    eval_every: int = Field(50, ge=1, description="Steps between measurements on the held-out pairs.")
+    students_per_prompt: int = Field(1, ge=1, description="Responses sampled from the policy for a prompt whose row has no student text.")
+    student_sampling: Sampling = Field(default_factory=Sampling, description="How those responses are drawn.")
+    optimizer: WarmupOptimizer = Field(default_factory=WarmupOptimizer, description="AdamW.")
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> DiscriminatorConfig:
+        _require_divisible("batchSize", self.batch_size, "microBatchSize", self.micro_batch_size)
+        for name, size in (("batchSize", self.batch_size), ("microBatchSize", self.micro_batch_size)):
+            if size % 2:
+                raise ValueError(f"{name} is {size}; it counts comparisons and a pair gives two, so it must be even")
+        if self.experts_per_token > self.num_experts:
+            raise ValueError(f"expertsPerToken is {self.experts_per_token}, above numExperts {self.num_experts}; lower it")
+        return self
+
+
+class PolicyLoss(Frozen):
+    """The clipped surrogate, PPO with the dual clip."""
+
+    clip_low: float = Field(0.2, gt=0, lt=1, description="The ratio is clipped below at 1 - clipLow.")
+    clip_high: float = Field(0.2, gt=0, description="The ratio is clipped above at 1 + clipHigh.")
+    dual_clip: float = Field(3.0, gt=1, description="Bound on the loss of a negative advantage.")
+
+
+class AlignmentConfig(TrainingConfig):
+    """On-policy adversarial distillation: GRPO whose reward is the online discriminator."""
+
+    kind: Literal["alignment"] = "alignment"
+    steps: int = Field(500, ge=1, description="Policy updates (README 500; the script says 1500).")
+    prompts_per_step: int = Field(4, ge=1, description="Prompts per update; each gets rollout.groupSize responses.")
+    micro_batch_size: int = Field(16, ge=1, description="Responses per forward of an update.")
+    rollout: Rollout = Field(default_factory=Rollout, description="How responses are drawn.")
+    alpha: float = Field(0.5, ge=0, le=1, description="Weight of the caption's advantage; the cot's has 1 - alpha.")
+    advantage: Literal["normalise-then-combine", "combine-then-normalise"] = Field(
+        "normalise-then-combine", description="The script's order; the paper's equations 1 and 3 combine first."
+    )
+    format_penalty: float = Field(1.5, ge=0, description="Subtracted from the advantage of a response in the wrong format.")
+    reward_mode: Literal["default", "acc-gating", "gated", "rlvr", "rlvr-v2", "sign-align"] = Field(
+        "default", description="How a verifiable reward enters; default: not at all."
+    )
+    score_clip: float = Field(10.0, gt=0, description="Discriminator scores are clamped to [-scoreClip, scoreClip].")
+    score_reg_coef: float = Field(0.001, ge=0, description="L2 on the four mean squared scores in the discriminator's update.")
+    balance_coef: float = Field(0.01, ge=0, description="Load-balancing loss in the online update (script: none).")
+    length_penalty_caption: float = Field(0.0, ge=0, description="beta in score - beta * log(1 + tokens), for captions.")
+    length_penalty_cot: float = Field(0.0, ge=0, description="The same for think and answer.")
+    discriminator_update: Literal["before", "after"] = Field("before", description="Before or after the policy's update of the same step.")
+    discriminator_only_steps: int = Field(0, ge=0, description="First steps that update the discriminator alone.")
+    saturation_guard: float | None = Field(None, gt=0.5, le=1, description="Pause the discriminator while its accuracy is above this.")
+    dump_every: int = Field(10, ge=1, description="Steps between dumps of every sample with its scores.")
+    loss: PolicyLoss = Field(default_factory=PolicyLoss, description="The policy's loss, averaged over tokens.")
+    optimizer: Optimizer = Field(default_factory=Optimizer, description="The policy's AdamW.")
+    discriminator_optimizer: Optimizer = Field(default_factory=Optimizer, description="The discriminator's AdamW.")
+
+
+class Grpo(PolicyLoss):
+    """Group-relative advantages, symmetric clip, token mean."""
+
+    name: Literal["grpo"] = "grpo"
+
+
+class Dapo(PolicyLoss):
+    """GRPO with clip-higher, dynamic sampling and overlong shaping."""
+
+    name: Literal["dapo"] = "dapo"
+    clip_high: float = Field(0.28, gt=0, description="The ratio is clipped above at 1 + clipHigh.")
+    dual_clip: float = Field(10.0, gt=1, description="Bound on the loss of a negative advantage.")
+    max_generation_batches: int = Field(10, ge=1, description="Batches drawn to fill one update with mixed groups before it stops.")
+    overlong_buffer_tokens: int = Field(4096, ge=1, description="Length of the ramp before maxResponseTokens over which a penalty grows.")
+    overlong_penalty: float = Field(1.0, ge=0, description="Penalty at full length.")
+
+
+class Gspo(PolicyLoss):
+    """Sequence-level ratio; sequence mean of token means."""
+
+    name: Literal["gspo"] = "gspo"
+    clip_low: float = Field(0.0003, gt=0, lt=1, description="The ratio is clipped below at 1 - clipLow.")
+    clip_high: float = Field(0.0004, gt=0, description="The ratio is clipped above at 1 + clipHigh.")
+
+
+class RlvrConfig(TrainingConfig):
+    """Reinforcement learning with a verifiable reward."""
+
+    kind: Literal["rlvr"] = "rlvr"
+    algorithm: Annotated[Grpo | Dapo | Gspo, Field(discriminator="name")] = Field(default_factory=Grpo, description="Which policy loss.")
+    steps: int = Field(1500, ge=1, description="Policy updates.")
+    prompts_per_step: int = Field(32, ge=1, description="Prompts per update; each gets rollout.groupSize responses.")
+    micro_batch_size: int = Field(16, ge=1, description="Responses per forward of an update.")
+    rollout: RlvrRollout = Field(default_factory=RlvrRollout, description="How responses are drawn.")
+    accuracy_weight: float = Field(0.8, ge=0, description="Reward of a right answer in the right format.")
+    format_weight: float = Field(0.2, ge=0, description="Reward of the right format.")
+    kl_coef: float = Field(0.0, ge=0, description="KL to the stage's starting policy (off in all three of the paper's scripts).")
+    dump_every: int = Field(10, ge=1, description="Steps between dumps of every sample with its reward.")
+    optimizer: Optimizer = Field(default_factory=Optimizer, description="AdamW.")
+
+
+class Judge(Frozen):
+    """An OpenAI-compatible model that sees the extracted answer only, after the rules said no."""
+
+    model: str = Field(description="Model name the server knows.")
+    base_url: str = Field(description="Base address of the server's API.")
+
+
+Benchmark = Literal["mathvista", "mathverse", "mathvision", "wemath", "mmmu", "mmmu-pro", "hallusionbench"]
+
+
+class EvaluationConfig(Frozen):
+    """Accuracy, format and length of one or more checkpoints on held-out prompts."""
+
+    kind: Literal["evaluation"] = "evaluation"
+    device: Device = Field("auto", description="Engine local: where to compute. auto takes a GPU where there is one.")
+    benchmarks: tuple[Benchmark, ...] = Field((), description="Named benchmarks, beside the stage's own data.")
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="Each seed draws one response to every prompt.")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of the reported interval.")
+    batch_size: int = Field(64, ge=1, description="Responses drawn at once.")
+    sampling: EvaluationSampling = Field(default_factory=EvaluationSampling, description="How responses are drawn.")
+    judge: Judge | None = Field(None, description="Asked when the rules say no; none by default.")
+
+
+StageConfig = Annotated[
+    SftConfig | DiscriminatorConfig | AlignmentConfig | RlvrConfig | EvaluationConfig, Field(discriminator="kind")
+]
+
+
+def _require_divisible(name: str, value: int, divisor_name: str, divisor: int) -> None:
+    if value % divisor:
+        raise ValueError(f"{name} is {value}, not a multiple of {divisor_name} {divisor}; change one of them")
