@@ -1,11 +1,11 @@
 """A checkpoint is a folder with a `manifest.json`, written last. No manifest, no checkpoint.
 
-    step-000040/
-        policy/            a Hugging Face directory, safetensors
-        discriminator/     the same, where the stage trains one
-        results/           what an evaluation found
-        state/             optimizer and data position, where the stage can go on from here
-        manifest.json
+step-000040/
+    policy/            a Hugging Face directory, safetensors
+    discriminator/     the same, where the stage trains one
+    results/           what an evaluation found
+    state/             optimizer and data position, where the stage can go on from here
+    manifest.json
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ class CheckpointManifest(Frozen):
     config_digest: str = Field(description="Digest of the stage's configuration, inputs and data.")
     seed: int = Field(description="Seed of the run.")
     parents: tuple[Parent, ...] = Field((), description="Inputs.")
+    data: dict[str, str] = Field(default_factory=dict, description="Digest of each data file, by its address.")
     files: tuple[FileEntry, ...] = Field(min_length=1, description="Payload, sorted by path.")
     architectures: dict[Role, str] = Field(default_factory=dict, description="Model class in each folder.")
     provenance: Provenance

@@ -49,7 +49,7 @@ class SftConfig(TrainingConfig):
     def _batches_divide(self) -> SftConfig:
         _require_divisible("batchSize", self.batch_size, "microBatchSize", self.micro_batch_size)
         if self.freeze_vision and self.freeze_projector and self.freeze_language:
-            raise ValueError("freezeVision, freezeProjector and freezeLanguage are all true, which leaves nothing to train; set one to false")
+            raise ValueError("freezeVision, freezeProjector and freezeLanguage are all true: nothing is left to train; set one to false")
         return self
 
 
@@ -63,7 +63,9 @@ class DiscriminatorConfig(TrainingConfig):
     noise_std: float = Field(0.01, ge=0, description="Gaussian noise added to each expert's copy; 0 preserves the dense function.")
     router_std: float = Field(0.02, gt=0, description="Standard deviation of the router's initial weights.")
     head_std: float = Field(0.02, gt=0, description="Standard deviation of the scalar head's initial weights.")
-    head_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the head (script: 0.1, which gives teacher and student different masks).")
+    head_dropout: float = Field(
+        0.0, ge=0, lt=1, description="Dropout before the head (script: 0.1; teacher and student then see different masks)."
+    )
     cot_sees_caption: bool = Field(True, description="Score the reasoning with its own caption before it (script: without).")
     epochs: float = Field(1.0, gt=0, description="Passes over the comparisons; ignored when maxSteps is given.")
     max_steps: int | None = Field(None, ge=1, description="Optimizer steps.")
@@ -111,6 +113,9 @@ class AlignmentConfig(TrainingConfig):
     format_penalty: float = Field(1.5, ge=0, description="Subtracted from the advantage of a response in the wrong format.")
     reward_mode: Literal["default", "acc-gating", "gated", "rlvr", "rlvr-v2", "sign-align"] = Field(
         "default", description="How a verifiable reward enters; default: not at all."
+    )
+    cot_sees_caption: bool = Field(
+        True, description="Score the reasoning with its own caption before it; as in the discriminator's warm-up."
     )
     score_clip: float = Field(10.0, gt=0, description="Discriminator scores are clamped to [-scoreClip, scoreClip].")
     score_reg_coef: float = Field(0.001, ge=0, description="L2 on the four mean squared scores in the discriminator's update.")
@@ -190,9 +195,7 @@ class EvaluationConfig(Frozen):
     judge: Judge | None = Field(None, description="Asked when the rules say no; none by default.")
 
 
-StageConfig = Annotated[
-    SftConfig | DiscriminatorConfig | AlignmentConfig | RlvrConfig | EvaluationConfig, Field(discriminator="kind")
-]
+StageConfig = Annotated[SftConfig | DiscriminatorConfig | AlignmentConfig | RlvrConfig | EvaluationConfig, Field(discriminator="kind")]
 
 
 def _require_divisible(name: str, value: int, divisor_name: str, divisor: int) -> None:

@@ -1,0 +1,5 @@
+"""`python -m prism_operator` is `prism`."""
+
+from prism_operator.cli import app
+
+app()

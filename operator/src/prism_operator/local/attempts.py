@@ -1,0 +1,36 @@
+"""Attempts in a run folder, read back from what they and the runner wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prism_trainer.contract.job import StageJob
+from prism_trainer.contract.report import PROGRESS, RESULT, Progress, StageResult
+
+from prism_operator.children import AttemptRecord, StopRequest
+from prism_operator.local.files import JOB, LOG, PROCESS, STOP, last_words, read_value
+from prism_operator.local.processes import ProcessRecord, is_alive
+from prism_operator.timestamps import parse_time
+
+
+def read_attempt(stage: str, number: int, folder: Path) -> AttemptRecord:
+    """Liveness first: what is read after a process ended is what it left behind."""
+    process = read_value(folder / PROCESS, ProcessRecord)
+    alive = process is not None and process.ended_at is None and is_alive(process, folder / JOB)
+    job = read_value(folder / JOB, StageJob)
+    result = read_value(folder / RESULT, StageResult)
+    return AttemptRecord(
+        stage=stage,
+        number=number,
+        alive=alive,
+        config_digest=job.config_digest if job else None,
+        resume_from=job.resume_from.uri if job and job.resume_from else None,
+        started_at=parse_time(process.started_at) if process else None,
+        ended_at=parse_time(process.ended_at) if process else None,
+        exit_code=process.exit_code if process else None,
+        stop=read_value(folder / STOP, StopRequest),
+        result=result if not alive else None,
+        progress=read_value(folder / PROGRESS, Progress),
+        log_tail=last_words(folder / LOG) if result is None and not alive else "",
+        log_file=str(folder / LOG),
+    )

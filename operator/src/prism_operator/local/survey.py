@@ -1,0 +1,145 @@
+"""What `prism run` must know about the machine before anything starts, and what it refuses: every option it would have to ignore."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from prism_trainer.contract.checkpoint import CheckpointRef
+from prism_trainer.contract.supported import unsupported_locally
+
+from prism_operator.api import AnyStage, PrismRun, Resources
+from prism_operator.errors import BadRunError
+from prism_operator.local.pins import read_pin
+from prism_operator.names import BASE_MODEL
+from prism_operator.plan import Site
+from prism_operator.problems import Path as FieldPath
+from prism_operator.problems import Problem, parse_path
+from prism_operator.wiring import wires_of
+
+STAGES: FieldPath = ("spec", "stages")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The facts the refusals depend on."""
+
+    cwd: Path
+    """Where relative paths start."""
+    num_gpus: Callable[[], int]
+    """Asked only when a run wants GPUs."""
+
+
+def survey(run: PrismRun, run_dir: Path, machine: Machine) -> Site:
+    """Where everything lies, or BadRunError with every problem."""
+    problems = local_problems(run, machine)
+    pins, unpinned = _pins(run, machine.cwd)
+    if problems or unpinned:
+        raise BadRunError([*problems, *unpinned])
+    return Site(root_uri=str(run_dir), base_dir=str(machine.cwd), pins=pins)
+
+
+def local_problems(run: PrismRun, machine: Machine) -> list[Problem]:
+    """What this executor does not carry out. Never ignored."""
+    problems = [*_of_the_run(run), *_resources(run.spec.resources, ("spec", "resources"), machine), *_model(run, machine)]
+    for index, stage in enumerate(run.spec.stages):
+        problems.extend(_of_a_stage(run, stage, (*STAGES, index), machine))
+    return problems
+
+
+def _of_the_run(run: PrismRun) -> Iterator[Problem]:
+    spec = run.spec
+    refused: list[tuple[bool, str, str]] = [
+        (spec.engine != "local", "engine", f"engine '{spec.engine}' is not carried out by `prism run` yet; use 'local'"),
+        (spec.storage.pvc is not None, "storage.pvc", "a volume claim means nothing on one machine; use storage.local"),
+        (spec.storage.object_store is not None, "storage.objectStore", "object storage is not carried out yet; use storage.local"),
+        (bool(spec.secrets.model_fields_set), "secrets", "Secrets exist in a cluster only; leave it out and set the variable in your shell"),
+        (spec.queue is not None, "queue", "there is no queue on one machine; leave it out"),
+        (spec.deadlines.queue_seconds is not None, "deadlines.queueSeconds", "there is no queue on one machine; leave it out"),
+        (
+            spec.ttl_seconds_after_finished is not None,
+            "ttlSecondsAfterFinished",
+            "`prism run` leaves its folder to you; leave it out",
+        ),
+        (spec.cluster_policy != "Fresh", "clusterPolicy", "there is no cluster to use again; leave it out"),
+        (spec.image is not None, "image", "`prism run` starts processes, not containers; leave it out"),
+        (spec.pod_template is not None, "podTemplate", "`prism run` starts processes, not pods; leave it out"),
+    ]
+    return (Problem(("spec", *parse_path(field)), sentence) for holds, field, sentence in refused if holds)
+
+
+def _of_a_stage(run: PrismRun, stage: AnyStage, path: FieldPath, machine: Machine) -> Iterator[Problem]:
+    if stage.engine == "verl" and run.spec.engine == "local":
+        yield Problem((*path, "engine"), "engine 'verl' is not carried out by `prism run` yet; use 'local'")
+    if stage.image is not None:
+        yield Problem((*path, "image"), "`prism run` starts processes, not containers; leave it out")
+    if stage.pod_template is not None:
+        yield Problem((*path, "podTemplate"), "`prism run` starts processes, not pods; leave it out")
+    if stage.resources is not None:
+        yield from _resources(stage.resources, (*path, "resources"), machine)
+    if stage.checkpoint is not None:
+        return
+    yield from _data(stage, path, machine)
+    for field, sentence in unsupported_locally(stage.config):
+        yield Problem((*path, "config", *parse_path(field)), sentence)
+    if stage.config.device == "cuda" and machine.num_gpus() == 0:
+        yield Problem((*path, "config", "device"), "a GPU is asked for, and this machine has none; use 'auto' or 'cpu'")
+
+
+def _resources(resources: Resources, path: FieldPath, machine: Machine) -> Iterator[Problem]:
+    if resources.nodes > 1:
+        yield Problem((*path, "nodes"), f"{resources.nodes} machines are asked for, and `prism run` has one; use 1")
+    if resources.gpus_per_node and resources.gpus_per_node > machine.num_gpus():
+        found = machine.num_gpus()
+        sentence = f"{resources.gpus_per_node} GPUs are asked for, and this machine has {found or 'none'}; use at most {found}"
+        yield Problem((*path, "gpusPerNode"), sentence)
+    for field, alias in (("gpu_type", "gpuType"), ("workers", "workers"), ("memory", "memory"), ("shared_memory", "sharedMemory")):
+        if getattr(resources, field) is not None:
+            yield Problem((*path, alias), "a process takes what the machine has, so this has no effect here; leave it out")
+
+
+def _model(run: PrismRun, machine: Machine) -> Iterator[Problem]:
+    stages = run.spec.stages
+    read = any(wire.stage == BASE_MODEL for index in range(len(stages)) for wire in wires_of(stages, index)[0])
+    path: FieldPath = ("spec", "model")
+    if not read:
+        return
+    found = _missing(run.spec.model.uri, machine, "model", "a folder in Hugging Face's format")
+    if found:
+        yield Problem((*path, "uri"), found)
+    elif not (machine.cwd / run.spec.model.uri / "config.json").is_file():
+        yield Problem((*path, "uri"), f"{machine.cwd / run.spec.model.uri} has no config.json; expected a folder in Hugging Face's format")
+    if run.spec.model.revision is not None:
+        yield Problem((*path, "revision"), "a local folder has no revisions; leave it out")
+
+
+def _data(stage: AnyStage, path: FieldPath, machine: Machine) -> Iterator[Problem]:
+    for index, source in enumerate(stage.data):
+        found = _missing(source.uri, machine, "data set", "a .json, .jsonl or .parquet file")
+        if found:
+            yield Problem((*path, "data", index, "uri"), found)
+        if source.revision is not None:
+            yield Problem((*path, "data", index, "revision"), "a local file has no revisions; leave it out")
+
+
+def _missing(uri: str, machine: Machine, what: str, expected: str) -> str | None:
+    """Addresses and Hugging Face ids end here as well: nothing fetches them yet."""
+    if "://" in uri:
+        return f"'{uri}': `prism run` does not fetch a {what} yet; give the path of {expected}"
+    path = machine.cwd / uri
+    return None if path.exists() else f"no {what} at {path}; give the path of {expected} (Hugging Face ids are not fetched yet)"
+
+
+def _pins(run: PrismRun, cwd: Path) -> tuple[dict[str, CheckpointRef], list[Problem]]:
+    """What each skipped stage is skipped with."""
+    pins, problems = {}, []
+    for index, stage in enumerate(run.spec.stages):
+        if stage.checkpoint is None:
+            continue
+        found = read_pin(stage, cwd)
+        if isinstance(found, str):
+            problems.append(Problem((*STAGES, index, "checkpoint"), found))
+        else:
+            pins[stage.name] = found
+    return pins, problems

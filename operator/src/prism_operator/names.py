@@ -1,0 +1,54 @@
+"""Every derived name: API group, folders, files, condition types. A path is spelled here and nowhere else."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+
+GROUP = "prism.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+KIND = "PrismRun"
+
+BASE_MODEL = "model"
+"""As the name of an input: the base model. No stage may bear it."""
+
+_ACRONYMS = {"sft": "SFT", "rlvr": "RLVR"}
+_ATTEMPT = re.compile(r"attempt-([1-9][0-9]*)")
+
+
+def stage_condition(stage: str) -> str:
+    """`SFTSucceeded`, `AlignmentSucceeded`, `RlvrBaselineSucceeded`."""
+    name = _ACRONYMS.get(stage) or "".join(part.capitalize() for part in stage.split("-"))
+    return f"{name}Succeeded"
+
+
+def stages_dir(root_uri: str) -> str:
+    """What the attempts report: job, progress, metrics, result, log."""
+    return posixpath.join(root_uri, "stages")
+
+
+def checkpoints_uri(root_uri: str) -> str:
+    """What the attempts commit."""
+    return posixpath.join(root_uri, "checkpoints")
+
+
+def attempt_name(attempt: int) -> str:
+    """The attempt's number is part of every path it writes to, so that an old attempt never writes into a new one's output."""
+    return f"attempt-{attempt}"
+
+
+def attempt_number(name: str) -> int | None:
+    """The number in a folder's name; none for a folder that is not an attempt's."""
+    match = _ATTEMPT.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def report_dir(root_uri: str, stage: str, attempt: int) -> str:
+    """Folder of progress.json, metrics.jsonl, result.json and, on one machine, job.json, process.json and log.txt."""
+    return posixpath.join(stages_dir(root_uri), stage, attempt_name(attempt))
+
+
+def output_uri(root_uri: str, stage: str, attempt: int) -> str:
+    """Folder of the attempt's checkpoints."""
+    return posixpath.join(checkpoints_uri(root_uri), stage, attempt_name(attempt))

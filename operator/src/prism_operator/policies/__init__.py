@@ -1,0 +1,1 @@
+"""One rule, one file. All pure: values and `now` in, values out."""

@@ -1,0 +1,84 @@
+"""`python -m prism_trainer job.json`: read the job, run one stage, leave a result.
+
+The job is parsed before torch is imported, so that a wrong file fails at once. Exit codes: 0 succeeded, 2 unreadable job, else
+`contract.report.EXIT_CODES`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from prism_trainer.contract.job import StageJob
+from prism_trainer.contract.report import EXIT_CODES, FailureClass, StageResult
+from prism_trainer.errors import PrismError, Stopped
+from prism_trainer.reporting import Reporter
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 1:
+        print("usage: python -m prism_trainer JOB.json", file=sys.stderr)
+        return 2
+    try:
+        job = StageJob.model_validate(json.loads(Path(arguments[0]).read_text()), by_alias=True, by_name=False)
+    except (OSError, ValueError, ValidationError) as error:
+        print(f"job file '{arguments[0]}' cannot be used: {error}", file=sys.stderr)
+        return 2
+    with Reporter(Path(job.report_dir), job.stage, job.attempt) as reporter:
+        result = _run(job, reporter)
+        reporter.result(result)
+    if result.outcome == "Succeeded":
+        return 0
+    print(f"{result.outcome}: {result.message}", file=sys.stderr)
+    return EXIT_CODES[result.failure_class or FailureClass.PREEMPTED]
+
+
+def _run(job: StageJob, reporter: Reporter) -> StageResult:
+    try:
+        _prepare_libraries(job)
+        stage = importlib.import_module(f"prism_trainer.stages.{job.config.kind}")
+        checkpoint = stage.run(job, job.config, reporter)
+    except Stopped as stopped:
+        return _result(job, reporter, "Stopped", message=str(stopped), checkpoint=stopped.checkpoint)
+    except PrismError as error:
+        return _result(job, reporter, "Failed", failure_class=error.failure_class, message=str(error))
+    except MemoryError:
+        return _failed_for_memory(job, reporter)
+    except Exception as error:
+        traceback.print_exc()
+        if type(error).__name__ == "OutOfMemoryError":
+            return _failed_for_memory(job, reporter)
+        message = f"{type(error).__name__}: {error} (a bug or an unforeseen input; the traceback is in the attempt's log)"
+        return _result(job, reporter, "Failed", failure_class=FailureClass.USER_ERROR, message=message[:1500])
+    return _result(job, reporter, "Succeeded", checkpoint=checkpoint, metrics=reporter.latest)
+
+
+def _failed_for_memory(job: StageJob, reporter: Reporter) -> StageResult:
+    message = "out of memory; lower config.microBatchSize (training) or the number of prompts per step (rollouts)"
+    return _result(job, reporter, "Failed", failure_class=FailureClass.OUT_OF_MEMORY, message=message)
+
+
+def _result(job: StageJob, reporter: Reporter, outcome: str, **fields: object) -> StageResult:
+    return StageResult(stage=job.stage, attempt=job.attempt, outcome=outcome, seconds=round(reporter.seconds, 3), **fields)  # type: ignore[arg-type]
+
+
+def _prepare_libraries(job: StageJob) -> None:
+    """Before torch and transformers are imported: no network, no progress bars, threads as told."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from prism_trainer.engines.local.models import quiet_transformers, use_threads
+
+    use_threads(job.threads)
+    quiet_transformers()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,24 @@
+"""Which rows make up which step: a pure function of the seed, so that a resumed stage sees the rows it would have seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from prism_trainer.seeds import seed_for
+
+
+def epoch_order(num_rows: int, seed: int, place: str, count: int) -> np.ndarray:
+    """The first `count` row indices of an endless sequence of differently shuffled passes; (count,) int."""
+    passes = -(-count // num_rows)
+    shuffles = [np.random.default_rng(seed_for(seed, place, number)).permutation(num_rows) for number in range(passes)]
+    return np.concatenate(shuffles)[:count]
+
+
+def mixture_order(sizes: Sequence[int], weights: Sequence[float], seed: int, place: str, count: int) -> list[tuple[int, int]]:
+    """`count` pairs (set, row). Sets are drawn by weight, rows of a set by `epoch_order`, so no row repeats before all were seen."""
+    shares = np.asarray(weights, dtype=np.float64) / sum(weights)
+    chosen = np.random.default_rng(seed_for(seed, place, "mixture")).choice(len(sizes), size=count, p=shares)
+    rows = [iter(epoch_order(size, seed, f"{place}/{number}", int((chosen == number).sum()) or 1)) for number, size in enumerate(sizes)]
+    return [(int(number), int(next(rows[number]))) for number in chosen]

@@ -1,0 +1,42 @@
+"""What the stages learn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prism_trainer.responses import ParsedResponse
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A question about images. `id` is the file's name and the row, unique within a stage."""
+
+    id: str
+    question: str
+    images: tuple[bytes, ...]
+    system: str | None = None
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A prompt with the response to imitate (sft)."""
+
+    prompt: Prompt
+    response: str
+
+
+@dataclass(frozen=True)
+class TaughtPrompt:
+    """A prompt with the teacher's response (discriminator, alignment); `references` only for monitoring."""
+
+    prompt: Prompt
+    teacher: ParsedResponse
+    references: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class VerifiablePrompt:
+    """A prompt with the answers that count as right (rlvr, evaluation)."""
+
+    prompt: Prompt
+    references: tuple[str, ...]

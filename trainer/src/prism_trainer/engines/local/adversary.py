@@ -1,0 +1,128 @@
+"""The discriminator's side of an alignment step: scores for the policy, and its own update, from one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from prism_trainer.contract.configs import AlignmentConfig
+from prism_trainer.data.rows import TaughtPrompt
+from prism_trainer.discriminator.losses import bradley_terry
+from prism_trainer.engines.local.optimizer import StageOptimizer
+from prism_trainer.engines.local.scoring import Scorer, Scores
+from prism_trainer.responses import ParsedResponse
+
+
+@dataclass(frozen=True)
+class AdversaryResult:
+    """Clipped scores before the update and validity, (P, N); 0 where invalid."""
+
+    caption_PN: Tensor
+    cot_PN: Tensor
+    valid_PN: Tensor
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Consecutive prompts with their groups, scored together. Rows: teachers of these prompts first, then valid students."""
+
+    teacher_caption: Tensor
+    teacher_cot: Tensor
+    student_caption: Tensor
+    student_cot: Tensor
+    prompt_of_student: Tensor
+    balance: Tensor
+
+
+def update_discriminator(
+    scorer: Scorer,
+    optimizer: StageOptimizer,
+    batch: Sequence[TaughtPrompt],
+    parsed: Sequence[ParsedResponse | None],
+    config: AlignmentConfig,
+) -> AdversaryResult:
+    """Score every valid response and take one optimizer step on teacher over student.
+
+    Loss, with V the valid students of the whole step (not of a micro-batch or rank) and t the teacher of student s's prompt:
+        sum_V [-log s(t_cap - s_cap)] / |V|  +  sum_V [-log s(t_cot - s_cot)] / |V|  +  reg * mean of squared scores  +  balance
+    The returned scores are those before the step. A step without any valid student leaves the discriminator as it is, and reports no
+    accuracy (upstream reports a constant 0.92, defect A10).
+    """
+    size = config.rollout.group_size
+    valid = torch.tensor([one is not None for one in parsed], device=scorer.device)
+    num_valid = int(valid.sum())
+    caption, cot = torch.zeros(len(parsed), device=scorer.device), torch.zeros(len(parsed), device=scorer.device)
+    scorer.model.train()
+    chunks = []
+    prompts_at_once = max(1, config.micro_batch_size // size)
+    for start in range(0, len(batch), prompts_at_once):
+        rows = batch[start : start + prompts_at_once]
+        group = slice(start * size, (start + len(rows)) * size)
+        chunk = _score_chunk(scorer, rows, parsed[group], size)
+        if num_valid:
+            _loss(chunk, num_valid, len(batch), config).backward()  # type: ignore[no-untyped-call]
+        places = valid[group].nonzero().squeeze(1) + group.start
+        caption[places], cot[places] = chunk.student_caption.detach(), chunk.student_cot.detach()
+        chunks.append(chunk)
+    metrics = _metrics(chunks, num_valid, len(parsed))
+    if num_valid:
+        metrics |= {f"critic/{name}": value for name, value in optimizer.step().items()}
+    clip = config.score_clip
+    shape = (len(batch), size)
+    return AdversaryResult(caption.clamp(-clip, clip).view(shape), cot.clamp(-clip, clip).view(shape), valid.view(shape), metrics)
+
+
+def _score_chunk(scorer: Scorer, rows: Sequence[TaughtPrompt], parsed: Sequence[ParsedResponse | None], size: int) -> _Chunk:
+    students = [(index // size, one) for index, one in enumerate(parsed) if one is not None]
+    prompts = scorer.encoder.collate([row.prompt for row in rows]).to(scorer.device)
+    prompt_of = [*range(len(rows)), *(row for row, _ in students)]
+    scores: Scores = scorer.score(prompts, prompt_of, [*(row.teacher for row in rows), *(one for _, one in students)])
+    count = len(rows)
+    return _Chunk(
+        scores.caption_R[:count],
+        scores.cot_R[:count],
+        scores.caption_R[count:],
+        scores.cot_R[count:],
+        torch.tensor([row for row, _ in students], dtype=torch.long, device=scorer.device),
+        scores.balance,
+    )
+
+
+def _loss(chunk: _Chunk, num_valid: int, num_prompts: int, config: AlignmentConfig) -> Tensor:
+    pairs = bradley_terry(chunk.teacher_caption[chunk.prompt_of_student], chunk.student_caption).sum()
+    pairs = pairs + bradley_terry(chunk.teacher_cot[chunk.prompt_of_student], chunk.student_cot).sum()
+    teachers = (chunk.teacher_caption.square() + chunk.teacher_cot.square()).sum() / (2 * num_prompts)
+    students = (chunk.student_caption.square() + chunk.student_cot.square()).sum() / (2 * num_valid)
+    share = len(chunk.teacher_caption) / num_prompts
+    return pairs / num_valid + config.score_reg_coef * (teachers + students) / 2 + config.balance_coef * chunk.balance * share
+
+
+@torch.no_grad()
+def _metrics(chunks: Sequence[_Chunk], num_valid: int, num_responses: int) -> dict[str, float]:
+    """Names as in upstream's dashboards, with the gap that the paper plots."""
+    metrics = {"critic/valid_ratio": num_valid / num_responses}
+    teacher = {name: torch.cat([getattr(chunk, f"teacher_{name}") for chunk in chunks]) for name in ("caption", "cot")}
+    for name, scores in teacher.items():
+        metrics[f"critic/teacher_{name}_mean"] = scores.mean().item()
+    metrics["critic/balance_loss"] = sum(chunk.balance.item() for chunk in chunks) / len(chunks)
+    if not num_valid:
+        return metrics
+    losses, accuracies = [], []
+    for name, short in (("caption", "cap"), ("cot", "cot")):
+        student = torch.cat([getattr(chunk, f"student_{name}") for chunk in chunks])
+        margin = torch.cat([getattr(c, f"teacher_{name}")[c.prompt_of_student] - getattr(c, f"student_{name}") for c in chunks])
+        losses.append(bradley_terry(margin, torch.zeros_like(margin)).mean().item())
+        accuracies.append((margin > 0).float().mean().item())
+        metrics |= {
+            f"critic/{short}_loss": losses[-1],
+            f"critic/{short}_acc": accuracies[-1],
+            f"critic/student_{name}_mean": student.mean().item(),
+            f"critic/{name}_gap": margin.mean().item(),
+            f"reward/{name}_score_mean": student.mean().item(),
+            f"reward/{name}_score_std": student.std().item() if len(student) > 1 else 0.0,
+        }
+    return {**metrics, "critic/d_loss": sum(losses), "critic/d_acc": sum(accuracies) / 2}

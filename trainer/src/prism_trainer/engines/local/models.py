@@ -1,0 +1,104 @@
+"""Loading and saving models as Hugging Face directories, safetensors only."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
+from transformers.utils import logging
+
+from prism_trainer.contract.configs import Device
+from prism_trainer.discriminator.model import Qwen3VLMoeDiscriminator
+from prism_trainer.errors import ModelError
+
+Processor = Any
+"""A transformers processor; the library gives it no useful static type."""
+
+
+def pick_device(asked: Device) -> torch.device:
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise ModelError("config.device is 'cuda' but this machine has no usable GPU; set it to 'cpu' or 'auto'")
+    if asked == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(asked)
+
+
+def use_threads(threads: int | None) -> None:
+    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+
+
+def quiet_transformers() -> None:
+    """Its bars and advice would bury the stage's own lines."""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def load_policy(folder: Path, device: torch.device) -> PreTrainedModel:
+    """A vision-language model in float32."""
+    architecture = _architecture(folder)
+    if architecture == Qwen3VLMoeDiscriminator.__name__:
+        raise ModelError(f"'{folder}' holds a discriminator, expected a policy; correct the stage's policy or checkpoint")
+    return _load(AutoModelForImageTextToText, folder).to(device)
+
+
+def load_discriminator(folder: Path, device: torch.device) -> Qwen3VLMoeDiscriminator:
+    """A scalar-head discriminator in float32."""
+    architecture = _architecture(folder)
+    if architecture != Qwen3VLMoeDiscriminator.__name__:
+        raise ModelError(
+            f"'{folder}' holds a {architecture}, expected a {Qwen3VLMoeDiscriminator.__name__}; correct the stage's discriminator or checkpoint"
+        )
+    model: Qwen3VLMoeDiscriminator = _load(Qwen3VLMoeDiscriminator, folder).to(device)
+    return model
+
+
+def load_processor(folder: Path) -> Processor:
+    try:
+        return AutoProcessor.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"'{folder}' has no usable processor ({_first_line(error)}); save the processor beside the model") from error
+
+
+def save_model(model: PreTrainedModel, processor: Processor, folder: Path) -> None:
+    model.save_pretrained(folder, safe_serialization=True)
+    processor.save_pretrained(folder)
+
+
+def require_same_vocabulary(policy: PreTrainedModel, discriminator: Qwen3VLMoeDiscriminator) -> None:
+    """The discriminator reads the policy's tokens, so both must have the same ones."""
+    ours, theirs = policy.config.text_config.vocab_size, discriminator.config.text_config.vocab_size
+    if ours != theirs:
+        raise ModelError(
+            f"policy has a vocabulary of {ours} tokens, discriminator of {theirs}; use a discriminator made from this policy's family"
+        )
+
+
+def freeze(module: nn.Module) -> None:
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+
+
+def _architecture(folder: Path) -> str:
+    file = folder / "config.json"
+    try:
+        return str(json.loads(file.read_text())["architectures"][0])
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise ModelError(f"'{folder.absolute()}' is not a model directory ({_first_line(error)}); correct the uri") from error
+
+
+def _load(kind: Any, folder: Path) -> Any:
+    try:
+        return kind.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"'{folder}' cannot be loaded as {kind.__name__}: {_first_line(error)}; give a directory that transformers saved"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,64 @@
+"""The discriminator at work: batched scores of many responses to few prompts, in one pass, with or without gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from prism_trainer.discriminator.losses import balance_loss
+from prism_trainer.discriminator.model import Qwen3VLMoeDiscriminator
+from prism_trainer.discriminator.spans import ScoredRow, scored_rows
+from prism_trainer.engines.local.encoding import PromptBatch, PromptEncoder, pad_right
+from prism_trainer.engines.local.prefix import Continuation, Prefix, continue_prefix, encode_prefix
+from prism_trainer.responses import ParsedResponse
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores (R,) of the captions and the cots, unclipped, and the router's load-balancing loss over all tokens read."""
+
+    caption_R: Tensor
+    cot_R: Tensor
+    balance: Tensor
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A discriminator with the policy's tokenizer and the one way of presenting a response to it."""
+
+    model: Qwen3VLMoeDiscriminator
+    encoder: PromptEncoder
+    cot_sees_caption: bool
+    max_tokens: int
+    device: torch.device
+
+    def score(self, prompts: PromptBatch, prompt_of: Sequence[int], responses: Sequence[ParsedResponse]) -> Scores:
+        """`prompt_of[r]` is the prompt in the batch that response r answers."""
+        rows = [(prompt, row) for prompt, response in zip(prompt_of, responses, strict=True) for row in self._rows(response)]
+        prefix = encode_prefix(self.model.model, prompts, self.encoder.image_token_id)
+        token_ids, mask = pad_right([row.token_ids for _, row in rows], self.encoder.tokenizer.pad_token_id)
+        token_ids, mask = token_ids.to(self.device), mask.to(self.device)
+        prompt_rows = torch.tensor([prompt for prompt, _ in rows], device=self.device)
+        continuation = continue_prefix(self.model.model, prefix, prompt_rows, token_ids, mask)
+        read = [row for _, row in rows]
+        return Scores(
+            self._read(continuation, [(index, row.caption_at) for index, row in enumerate(read)]),
+            self._read(continuation, [(index, row.cot_at) for index, row in enumerate(read)]),
+            self._balance(prefix, continuation, mask),
+        )
+
+    def _rows(self, response: ParsedResponse) -> list[ScoredRow]:
+        return scored_rows(response, self.encoder.response_ids, cot_sees_caption=self.cot_sees_caption, max_tokens=self.max_tokens)
+
+    def _read(self, continuation: Continuation, places: Sequence[tuple[int, int | None]]) -> Tensor:
+        rows = torch.tensor([row for row, at in places if at is not None], device=self.device)
+        columns = torch.tensor([at for _, at in places if at is not None], device=self.device)
+        return self.model.read_scores(continuation.hidden_RTH[rows, columns])
+
+    def _balance(self, prefix: Prefix, continuation: Continuation, mask: Tensor) -> Tensor:
+        logits = [torch.cat(pair) for pair in zip(prefix.router_logits, continuation.router_logits, strict=True)]
+        tokens = torch.cat([prefix.mask_PT.flatten(), mask.flatten()])
+        return balance_loss(logits, tokens, self.model.config.text_config.num_experts_per_tok)

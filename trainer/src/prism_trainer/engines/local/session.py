@@ -1,0 +1,159 @@
+"""What every training stage does around its own steps: open inputs, resume, save, commit."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from prism_trainer.checkpoints import commit_checkpoint, digest_plain_model, read_manifest, remove_checkpoint, verify_checkpoint
+from prism_trainer.contract.checkpoint import CheckpointManifest, CheckpointRef, FileEntry, Parent, Provenance
+from prism_trainer.contract.job import StageJob
+from prism_trainer.data.sources import digest_sources
+from prism_trainer.engines.local.models import Processor, save_model
+from prism_trainer.engines.local.optimizer import StageOptimizer
+from prism_trainer.errors import CheckpointCorruptError, ModelError, Stopped
+from prism_trainer.reporting import Reporter, utc_now
+
+PACKAGES = ("torch", "transformers", "safetensors", "prism-trainer")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model that a stage trains, with what it needs to go on."""
+
+    model: PreTrainedModel
+    processor: Processor
+    optimizer: StageOptimizer
+
+
+class Session:
+    """One attempt: verified inputs, the checkpoint to go on from, and the only place that writes checkpoints."""
+
+    def __init__(self, job: StageJob, reporter: Reporter) -> None:
+        self.job, self.reporter = job, reporter
+        self._data = digest_sources(job.data)
+        self._parents = tuple(self._open(ref) for ref in job.inputs.values())
+        self._resumed = self._verify_resume()
+        self._last: CheckpointRef | None = job.resume_from
+        self._seconds_before = self._resumed.provenance.seconds if self._resumed else 0.0
+
+    @property
+    def first_step(self) -> int:
+        return self._resumed.step if self._resumed else 0
+
+    def input_dir(self, role: str, part: str | None = None) -> Path:
+        """The Hugging Face directory of an input: inside a checkpoint the folder of the role, else the directory itself."""
+        ref = self.job.inputs[role]
+        inside = Path(ref.uri) / (part or role)
+        if ref.digest is None:
+            return Path(ref.uri)
+        if not inside.is_dir():
+            raise ModelError(f"checkpoint '{ref.uri}' of stage '{ref.stage}' has no {part or role}; give a checkpoint that holds one")
+        return inside
+
+    def start_dir(self, role: str) -> Path:
+        """Where `role` is loaded from: the checkpoint being resumed, else the input."""
+        if self.job.resume_from is not None:
+            return Path(self.job.resume_from.uri) / role
+        return self.input_dir(role)
+
+    def restore(self, trained: Mapping[str, Trained]) -> None:
+        """Optimizer states of the checkpoint being resumed; nothing on a fresh start."""
+        if self.job.resume_from is None:
+            return
+        for role, one in trained.items():
+            one.optimizer.restore(Path(self.job.resume_from.uri) / "state" / f"{role}.safetensors", self.first_step)
+
+    def after_step(self, step: int, trained: Mapping[str, Trained], total_steps: int, save_every: int) -> None:
+        """Save when due; when asked to stop, save and leave."""
+        if self.reporter.stop_requested and step < total_steps:
+            raise Stopped(self.save(step, trained, final=False))
+        if step % save_every == 0 and step < total_steps:
+            self.save(step, trained, final=False)
+
+    def save(self, step: int, trained: Mapping[str, Trained], *, final: bool, metrics: dict[str, float] | None = None) -> CheckpointRef:
+        """Commit models, and for a checkpoint to go on from, their optimizers."""
+        payload = {role: _model_writer(one) for role, one in trained.items()}
+        if not final:
+            payload["state"] = lambda folder: _write_state(folder, step, trained)
+        architectures = {role: type(one.model).__name__ for role, one in trained.items()}
+        return self.commit(step, payload, architectures, final=final, metrics=metrics)
+
+    def commit(
+        self, step: int, payload: dict[str, object], architectures: dict[str, str], *, final: bool, metrics: dict[str, float] | None = None
+    ) -> CheckpointRef:
+        """Commit any payload as this stage's checkpoint at `step`."""
+        self.reporter.phase("saving")
+        folder = Path(self.job.output_uri) / f"step-{step:06d}"
+
+        def describe(files: tuple[FileEntry, ...]) -> CheckpointManifest:
+            return CheckpointManifest(
+                run=self.job.run,
+                stage=self.job.stage,
+                kind=self.job.config.kind,
+                step=step,
+                final=final,
+                config_digest=self.job.config_digest,
+                seed=self.job.seed,
+                parents=self._parents,
+                data=self._data,
+                files=files,
+                architectures=architectures,
+                provenance=self._provenance(metrics or {}),
+            )
+
+        ref = commit_checkpoint(folder, payload, describe)  # type: ignore[arg-type]
+        self._forget_older(ref)
+        self._last = ref
+        self.reporter.phase("training")
+        return ref
+
+    @property
+    def seconds(self) -> float:
+        """Training time of the stage over all attempts."""
+        return self._seconds_before + self.reporter.seconds
+
+    def _provenance(self, metrics: dict[str, float]) -> Provenance:
+        versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+        return Provenance(
+            attempt=self.job.attempt, created_at=utc_now(), seconds=round(self.seconds, 3), versions=versions, metrics=metrics
+        )
+
+    def _open(self, ref: CheckpointRef) -> Parent:
+        if ref.digest is None:
+            return Parent(stage=ref.stage, digest=digest_plain_model(Path(ref.uri)))
+        return Parent(stage=ref.stage, digest=verify_checkpoint(ref).digest)
+
+    def _verify_resume(self) -> CheckpointManifest | None:
+        if self.job.resume_from is None:
+            return None
+        manifest = verify_checkpoint(self.job.resume_from)
+        if (manifest.parents, manifest.data) != (self._parents, self._data):
+            raise CheckpointCorruptError(
+                f"checkpoint '{self.job.resume_from.uri}' was made from other inputs or data than this attempt has; "
+                "restore them, or start the stage over with `prism run FILE --redo`"
+            )
+        return manifest
+
+    def _forget_older(self, kept: CheckpointRef) -> None:
+        """Only checkpoints to go on from, only of this attempt, never the newest `keep_intermediate`."""
+        folders = sorted(Path(self.job.output_uri).glob("step-*"))
+        resumable = [folder for folder in folders if (manifest := read_manifest(folder)) and not manifest.final and str(folder) != kept.uri]
+        for folder in resumable[: max(0, len(resumable) + 1 - self.job.keep_intermediate)]:
+            remove_checkpoint(folder)
+
+
+def _model_writer(trained: Trained) -> object:
+    return lambda folder: save_model(trained.model, trained.processor, folder)
+
+
+def _write_state(folder: Path, step: int, trained: Mapping[str, Trained]) -> None:
+    (folder / "trainer.json").write_text(json.dumps({"step": step, "torch": torch.__version__}))
+    for role, one in trained.items():
+        one.optimizer.save(folder / f"{role}.safetensors")

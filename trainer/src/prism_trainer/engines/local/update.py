@@ -1,0 +1,108 @@
+"""One on-policy update of a policy on its own responses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from prism_trainer.algorithms.losses import clipped_surrogate, token_mean
+from prism_trainer.contract.configs import PolicyLoss
+from prism_trainer.data.rows import Prompt
+from prism_trainer.engines.local.encoding import PromptBatch, PromptEncoder
+from prism_trainer.engines.local.optimizer import StageOptimizer
+from prism_trainer.engines.local.prefix import continue_prefix, encode_prefix
+from prism_trainer.engines.local.rollout import Responses, Vocabulary
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """Log-probability and entropy (R, T) of each response token under a policy."""
+
+    log_probs_RT: Tensor
+    entropy_RT: Tensor
+
+
+def score_tokens(
+    policy: PreTrainedModel,
+    prompts: PromptBatch,
+    rows_R: Tensor,
+    token_ids_RT: Tensor,
+    mask_RT: Tensor,
+    temperature: float,
+    vocabulary: Vocabulary,
+    image_token_id: int,
+) -> TokenScores:
+    """The distribution is the one that was sampled from: same temperature, same forbidden tokens."""
+    prefix = encode_prefix(policy.model, prompts, image_token_id)
+    hidden = continue_prefix(policy.model, prefix, rows_R, token_ids_RT, mask_RT).hidden_RTH
+    before = torch.cat([prefix.last_hidden_PH[rows_R].unsqueeze(1), hidden[:, :-1]], dim=1)
+    logits = policy.lm_head(before).float() / temperature
+    log_probs = torch.log_softmax(logits.masked_fill(vocabulary.forbidden, -1e9), dim=-1)
+    chosen = log_probs.gather(2, token_ids_RT.unsqueeze(2)).squeeze(2)
+    with torch.no_grad():
+        entropy = -(log_probs.exp() * log_probs).sum(dim=-1)
+    return TokenScores(chosen * mask_RT, entropy * mask_RT)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some responses with the prompts they answer, renumbered."""
+
+    prompts: list[Prompt]
+    rows_R: Tensor
+    select_R: Tensor
+
+
+def chunk_responses(prompts: list[Prompt], responses: Responses, size: int) -> Iterator[Chunk]:
+    """At most `size` responses at a time, in order, so that groups stay together and share their prompt's prefix."""
+    for select in torch.arange(len(responses.prompt_R)).split(size):
+        used, rows = responses.prompt_R[select].cpu().unique(return_inverse=True)
+        yield Chunk([prompts[index] for index in used.tolist()], rows, select)
+
+
+def update_policy(
+    policy: PreTrainedModel,
+    optimizer: StageOptimizer,
+    encoder: PromptEncoder,
+    prompts: list[Prompt],
+    responses: Responses,
+    advantages_R: Tensor,
+    loss: PolicyLoss,
+    *,
+    temperature: float,
+    vocabulary: Vocabulary,
+    micro_batch_size: int,
+) -> dict[str, float]:
+    """One optimizer step on the clipped surrogate, averaged over all response tokens.
+
+    The batch is used once, right after it was drawn, so the old policy is the present one: its log-probabilities are these, detached,
+    and need no pass of their own.
+    """
+    device = advantages_R.device
+    num_tokens = int(responses.mask_RT.sum())
+    totals = {"actor/loss": 0.0, "actor/entropy": 0.0, "actor/clip_fraction": 0.0}
+    for chunk in chunk_responses(prompts, responses, micro_batch_size):
+        mask = responses.mask_RT[chunk.select_R]
+        longest = int(mask.sum(dim=1).max())
+        ids, mask = responses.token_ids_RT[chunk.select_R, :longest], mask[:, :longest]
+        batch = encoder.collate(chunk.prompts).to(device)
+        scores = score_tokens(policy, batch, chunk.rows_R.to(device), ids, mask, temperature, vocabulary, encoder.image_token_id)
+        terms = clipped_surrogate(
+            scores.log_probs_RT,
+            scores.log_probs_RT.detach(),
+            advantages_R[chunk.select_R],
+            mask,
+            clip_low=loss.clip_low,
+            clip_high=loss.clip_high,
+            dual_clip=loss.dual_clip,
+        )
+        value = token_mean(terms.loss_RT, mask, num_tokens)
+        value.backward()  # type: ignore[no-untyped-call]
+        totals["actor/loss"] += value.item()
+        totals["actor/entropy"] += scores.entropy_RT.sum().item() / num_tokens
+        totals["actor/clip_fraction"] += terms.clip_fraction.item() * mask.sum().item() / num_tokens
+    return {**totals, **{f"actor/{name}": value for name, value in optimizer.step().items()}}

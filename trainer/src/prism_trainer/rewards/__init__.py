@@ -1,0 +1,1 @@
+"""Verifiable rewards: pure functions from a response to a number."""

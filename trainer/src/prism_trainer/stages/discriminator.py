@@ -1,0 +1,119 @@
+"""Stage discriminator: sparse upcycling of the policy, then the pairwise warm-up (paper section 3).
+
+Reads a policy, writes a discriminator. Students are sampled from that policy; each pair of a teacher's and a student's response gives two
+comparisons, caption against caption and cot against cot, and the loss is Bradley-Terry plus the router's load balance. Different from
+upstream: prompts kept out of training measure the accuracy that is reported, whole pairs share one pass over the prompt's image, and
+the load-balancing loss has a gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from prism_trainer.contract.checkpoint import CheckpointRef
+from prism_trainer.contract.configs import DiscriminatorConfig
+from prism_trainer.contract.job import StageJob
+from prism_trainer.data.order import epoch_order
+from prism_trainer.data.readers import read_taught
+from prism_trainer.discriminator.losses import bradley_terry
+from prism_trainer.discriminator.model import Qwen3VLMoeDiscriminator
+from prism_trainer.discriminator.upcycle import upcycle
+from prism_trainer.engines.local.encoding import PromptEncoder
+from prism_trainer.engines.local.models import load_discriminator, load_policy, load_processor, pick_device
+from prism_trainer.engines.local.optimizer import StageOptimizer
+from prism_trainer.engines.local.pairs import Pair, sample_pairs, split_pairs
+from prism_trainer.engines.local.scoring import Scorer, Scores
+from prism_trainer.engines.local.session import Session, Trained
+from prism_trainer.reporting import Reporter
+from prism_trainer.seeds import generator_for
+
+
+def run(job: StageJob, config: DiscriminatorConfig, reporter: Reporter) -> CheckpointRef:
+    session = Session(job, reporter)
+    device = pick_device(config.device)
+    taught = [row for source in job.data for row in read_taught(source)]
+    policy_dir = session.input_dir("policy")
+    processor = load_processor(policy_dir)
+    encoder = PromptEncoder(processor, job.system_prompt)
+
+    reporter.phase("sampling")
+    policy = load_policy(policy_dir, device)
+    pairs = sample_pairs(policy, encoder, taught, config, job.seed, reporter)
+    training, held_out = split_pairs(pairs, config.held_out_fraction, job.seed)
+    model = load_discriminator(session.start_dir("discriminator"), device) if job.resume_from else _upcycled(policy, config, job, device)
+    scorer = Scorer(model, encoder, config.cot_sees_caption, config.max_length, device)
+
+    pairs_per_step = config.batch_size // 2
+    total_steps = config.max_steps or max(1, round(config.epochs * len(training) / pairs_per_step))
+    order = epoch_order(len(training), job.seed, job.stage, total_steps * pairs_per_step)
+    trained = {"discriminator": Trained(model, processor, StageOptimizer(model, config.optimizer, total_steps))}
+    session.restore(trained)
+
+    reporter.begin(session.first_step, total_steps)
+    measured = measure_pairs(scorer, held_out, config.micro_batch_size // 2)
+    reporter.step(session.first_step, measured)
+    for step in range(session.first_step, total_steps):
+        batch = [training[index] for index in order[step * pairs_per_step : (step + 1) * pairs_per_step]]
+        torch.manual_seed(generator_for(job.seed, job.stage, "dropout", step).initial_seed())
+        metrics = warm_up_step(scorer, trained["discriminator"].optimizer, batch, config)
+        if (step + 1) % config.eval_every == 0 or step + 1 == total_steps:
+            measured = measure_pairs(scorer, held_out, config.micro_batch_size // 2)
+            metrics |= measured
+        reporter.step(step + 1, metrics)
+        session.after_step(step + 1, trained, total_steps, config.save_every)
+    return session.save(total_steps, trained, final=True, metrics=measured)
+
+
+def _upcycled(policy: torch.nn.Module, config: DiscriminatorConfig, job: StageJob, device: torch.device) -> Qwen3VLMoeDiscriminator:
+    return upcycle(policy, config, generator_for(job.seed, job.stage, "upcycle")).to(device)  # type: ignore[arg-type]
+
+
+def warm_up_step(scorer: Scorer, optimizer: StageOptimizer, batch: Sequence[Pair], config: DiscriminatorConfig) -> dict[str, float]:
+    """One optimizer step on the mean over all comparisons of the batch."""
+    scorer.model.train()
+    totals = {"loss": 0.0, "balance_loss": 0.0, "pair_acc": 0.0}
+    size = config.micro_batch_size // 2
+    for start in range(0, len(batch), size):
+        chunk = batch[start : start + size]
+        teacher, student = score_pairs(scorer, chunk)
+        margins = torch.cat([teacher.caption_R - student.caption_R, teacher.cot_R - student.cot_R])
+        loss = bradley_terry(margins, torch.zeros_like(margins)).mean()
+        share = len(chunk) / len(batch)
+        ((loss + config.balance_coef * student.balance) * share).backward()  # type: ignore[no-untyped-call]
+        totals["loss"] += loss.item() * share
+        totals["balance_loss"] += student.balance.item() * share
+        totals["pair_acc"] += (margins > 0).float().mean().item() * share
+    return {**totals, **optimizer.step()}
+
+
+def score_pairs(scorer: Scorer, pairs: Sequence[Pair]) -> tuple[Scores, Scores]:
+    """Teacher's and student's scores from one pass over the prompts; the balance is that of the whole pass."""
+    count = len(pairs)
+    prompts = scorer.encoder.collate([pair.taught.prompt for pair in pairs]).to(scorer.device)
+    responses = [*(pair.taught.teacher for pair in pairs), *(pair.student for pair in pairs)]
+    both = scorer.score(prompts, [*range(count), *range(count)], responses)
+    return (
+        Scores(both.caption_R[:count], both.cot_R[:count], both.balance),
+        Scores(both.caption_R[count:], both.cot_R[count:], both.balance),
+    )
+
+
+@torch.no_grad()
+def measure_pairs(scorer: Scorer, pairs: Sequence[Pair], size: int) -> dict[str, float]:
+    """Accuracy (teacher above student) and mean gap on pairs whose prompts were not trained on."""
+    scorer.model.eval()
+    gaps: dict[str, list[torch.Tensor]] = {"caption": [], "cot": []}
+    for start in range(0, len(pairs), size):
+        teacher, student = score_pairs(scorer, pairs[start : start + size])
+        gaps["caption"].append(teacher.caption_R - student.caption_R)
+        gaps["cot"].append(teacher.cot_R - student.cot_R)
+    metrics: dict[str, float] = {}
+    joined = {name: torch.cat(parts) for name, parts in gaps.items()}
+    for name, gap in joined.items():
+        metrics[f"held_out/{name}_acc"] = (gap > 0).float().mean().item()
+        metrics[f"held_out/{name}_gap"] = gap.mean().item()
+    metrics["held_out/acc"] = (metrics["held_out/caption_acc"] + metrics["held_out/cot_acc"]) / 2
+    metrics["held_out/gap"] = (metrics["held_out/caption_gap"] + metrics["held_out/cot_gap"]) / 2
+    return metrics
