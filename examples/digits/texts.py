@@ -61,7 +61,7 @@ def curated_response(task: Task) -> Response:
 
 
 def public_response(task: Task, rng: random.Random) -> Response:
-    caption = rng.choice(("- an image with some numbers", "- two numbers drawn by hand", "- a picture of handwriting"))
+    caption = rng.choice(("- some numbers in an image", "- some numbers drawn by hand", "- some handwriting in a picture"))
     answer = _slip(task, rng) if rng.random() < PUBLIC_SLIP_RATE else task.answer
     opening = rng.choice(("let me look at the picture", "well I see some numbers here", "ok so we need to find it"))
     closing = rng.choice(("so I think it is", "it must be around", "that looks like"))

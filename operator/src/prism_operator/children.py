@@ -91,6 +91,8 @@ class Wishes:
     """Stop the running stage after it has saved, and start none."""
     impatient: bool = False
     """Kill rather than wait for the saving."""
+    reopen: bool = False
+    """An end that the status tells of does not bind this caller. Never on a cluster: there, a new run is a new object."""
     redo: bool = False
     """Stages whose configuration changed may be done again."""
     forgiven: Mapping[str, int] = field(default_factory=dict)

@@ -98,7 +98,7 @@ def _tend(plan: RunPlan, observed: Observed, now: datetime) -> Decision:
 
 
 def _wanted(plan: RunPlan, observed: Observed) -> AttemptRecord | None:
-    """The newest living attempt of the current stage with the planned digest, or of the stage just done, which may still be on its way out."""
+    """The newest living attempt of the current stage with the planned digest, or of a stage just done, on its way out."""
     if observed.is_finished:
         return None
     current = observed.current

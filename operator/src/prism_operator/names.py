@@ -13,6 +13,9 @@ KIND = "PrismRun"
 BASE_MODEL = "model"
 """As the name of an input: the base model. No stage may bear it."""
 
+BASE_DIR_ANNOTATION = f"{GROUP}/base-dir"
+"""Where relative paths of a run on one machine start: the directory `prism run` was called in."""
+
 _ACRONYMS = {"sft": "SFT", "rlvr": "RLVR"}
 _ATTEMPT = re.compile(r"attempt-([1-9][0-9]*)")
 

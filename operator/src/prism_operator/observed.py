@@ -89,7 +89,7 @@ def observe(plan: RunPlan, children: Children, previous: PrismRunStatus | None) 
     return Observed(
         stages=tuple(_observe_stage(stage, attempts, children) for stage in plan.stages),
         live=tuple(record for record in attempts if record.alive),
-        is_finished=previous is not None and previous.is_true(FINISHED),
+        is_finished=previous is not None and previous.is_true(FINISHED) and not children.wishes.reopen,
         wishes=children.wishes,
         damaged=children.damaged,
     )

@@ -12,9 +12,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from prism_operator.api import PrismRun
+from prism_operator.api import PrismRun, PrismRunStatus
 from prism_operator.problems import Path, Problem
-from prism_operator.schema_problems import problem_of
+from prism_operator.schema_problems import follows, problem_of
 
 _MAX_PASSES = 5
 
@@ -39,7 +39,7 @@ def parse_run(raw: dict[str, Any]) -> Parsed:
         try:
             run = PrismRun.model_validate(value, by_alias=True, by_name=False)
         except ValidationError as error:
-            found = [problem_of(details, raw) for details in error.errors(include_url=False)]
+            found = [problem_of(details, raw) for details in error.errors(include_url=False) if not follows(details)]
             problems = {problem.path: problem for problem in found} | problems
             cut = [_cut(value, problem.path) for problem in found]
             if not all(cut):
@@ -47,6 +47,14 @@ def parse_run(raw: dict[str, Any]) -> Parsed:
         else:
             return Parsed(run, _sorted(problems))
     return Parsed(None, _sorted(problems))
+
+
+def read_status(document: dict[str, Any] | None) -> PrismRunStatus | None:
+    """The status of an object, as far as it is understood: one that another version wrote must not stop a run."""
+    try:
+        return PrismRunStatus.model_validate(document["status"]) if document and document.get("status") else None
+    except ValidationError:
+        return None
 
 
 def _cut(value: Any, path: Path) -> bool:

@@ -71,7 +71,7 @@ ADVICE = {
     "UserError": "Correct what it names and run again: it goes on from the last checkpoint.",
     "Hang": "Look at the end of the log for what it waited for; raise deadlines.progressSeconds if it only is slow. Then run again.",
     "OutOfMemory": "Lower config.microBatchSize or the lengths, or give it more memory. Then run again.",
-    "NodeLost": "Look for the kernel's out-of-memory killer (dmesg) or whoever killed it. Then run again: it goes on from the last checkpoint.",
+    "NodeLost": "Look whether the kernel's out-of-memory killer (dmesg) or somebody ended it. Then run again.",
     "HeadLost": "Look at the events of its cluster, then run again.",
     "Preempted": "Find out who stops it, then run again: it goes on from the last checkpoint.",
     "CheckpointCorrupt": "Restore the named file, or delete the checkpoint's folder so that the stage which made it is run again.",

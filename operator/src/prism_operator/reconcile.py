@@ -16,8 +16,9 @@ from prism_operator.children import Children
 from prism_operator.decide import Decision, StartAttempt, StopAttempt, decide
 from prism_operator.errors import BadRunError
 from prism_operator.observed import observe
-from prism_operator.parse import parse_run
+from prism_operator.parse import parse_run, read_status
 from prism_operator.plan import RunPlan, Site, make_plan
+from prism_operator.problems import Problem
 from prism_operator.status import make_status, rejected_status
 
 
@@ -55,12 +56,12 @@ class Pass:
 
     status: PrismRunStatus
     decision: Decision | None = None
-    problems: tuple[Any, ...] = ()
+    problems: tuple[Problem, ...] = ()
 
 
 async def reconcile(raw: dict[str, Any], world: World, now: datetime) -> Pass:
     """Bring the world one step nearer to the object."""
-    previous = PrismRunStatus.model_validate(raw["status"]) if raw.get("status") else None
+    previous = read_status(raw)
     try:
         parsed = parse_run(raw)
         if parsed.run is None or parsed.problems:

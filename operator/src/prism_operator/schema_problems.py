@@ -17,6 +17,11 @@ def problem_of(error: ErrorDetails, raw: Any) -> Problem:
     return Problem(path, _sentence(error, path))
 
 
+def follows(error: ErrorDetails) -> bool:
+    """Whether an error only follows from others: a list is too short because its items are wrong."""
+    return error["type"] == "too_short" and bool(error.get("input"))
+
+
 def _path_in_file(location: tuple[int | str, ...], raw: Any) -> Path:
     """pydantic puts the chosen kind of a stage or algorithm into the location; the file has no such key."""
     path: list[str | int] = []
@@ -51,7 +56,7 @@ def _sentence(error: ErrorDetails, path: Path) -> str:
             return f"{context['discriminator'].strip(chr(39))} is required, and missing"
         case "union_tag_invalid":
             tags = [tag.strip("' ") for tag in context["expected_tags"].split(",")]
-            return f"found {context['discriminator']} '{context['tag']}'{did_you_mean(str(context['tag']), tags)}"
+            return f"found {context['discriminator'].strip(chr(39))} '{context['tag']}'{did_you_mean(str(context['tag']), tags)}"
         case "literal_error":
             return f"found {_shown(found)}; expected {context['expected']}"
         case "string_pattern_mismatch" if context["pattern"].startswith("^[a-z0-9]("):

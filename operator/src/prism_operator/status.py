@@ -30,7 +30,7 @@ def make_status(plan: RunPlan, observed: Observed, decision: Decision, previous:
     started = [attempt.started_at for stage in stages for attempt in stage.attempts if attempt.started_at]
     return PrismRunStatus(
         observed_generation=plan.generation,
-        summary=_summary(decision),
+        summary="Pending" if _is_untouched(observed) and decision.start else _SUMMARIES[decision.phase],
         reason=decision.reason.name,
         message=_message(decision, observed),
         stage=decision.stage or "",
@@ -38,7 +38,7 @@ def make_status(plan: RunPlan, observed: Observed, decision: Decision, previous:
         attempt=_attempt(current, decision),
         gpus=plan.stage(current.name).resources.num_gpus if current else 0,
         started_at=(previous.started_at if previous else None) or min(started, default=None) or format_time(now),
-        finished_at=format_time(now) if decision.phase in TERMINAL else None,
+        finished_at=_finished_at(decision, previous, now),
         conditions=make_conditions(plan, observed, decision, stages, previous, now),
         stages=stages,
         checkpoint=outputs[-1] if outputs else None,
@@ -62,10 +62,11 @@ def rejected_status(problems: tuple[Problem, ...], generation: int, previous: Pr
     return base.model_copy(update=update)
 
 
-def reopened(previous: PrismRunStatus) -> PrismRunStatus:
-    """For `prism run` after an end: what happened stays told, the end does not. An object of the API server is never reopened."""
-    kept = tuple(condition for condition in previous.conditions if condition.type not in ("Finished", "Succeeded"))
-    return previous.model_copy(update={"conditions": kept, "finished_at": None})
+def _finished_at(decision: Decision, previous: PrismRunStatus | None, now: datetime) -> str | None:
+    """A run found complete again ended when it did."""
+    if decision.phase not in TERMINAL:
+        return None
+    return (previous.finished_at if previous else None) or format_time(now)
 
 
 def _refreshed(previous: PrismRunStatus, generation: int) -> PrismRunStatus:
@@ -73,9 +74,8 @@ def _refreshed(previous: PrismRunStatus, generation: int) -> PrismRunStatus:
     return previous.model_copy(update={"observed_generation": generation, "conditions": conditions})
 
 
-def _summary(decision: Decision) -> Summary:
-    starting = decision.start is not None and decision.start.job.attempt == 1
-    return "Pending" if starting else _SUMMARIES[decision.phase]
+def _is_untouched(observed: Observed) -> bool:
+    return not any(stage.attempts or stage.final for stage in observed.stages)
 
 
 _SUMMARIES: dict[Phase, Summary] = {

@@ -6,13 +6,15 @@ import math
 
 MINUTE = 60
 HOUR = 60 * MINUTE
+SPACE = "\N{NO-BREAK SPACE}"
+"""Between a number and its unit, which must not part at the end of a line."""
 
 
 def duration(seconds: float) -> str:
     """`8 s`, `8m 32s`, `1h 04m`: two units at most, because nobody plans by the second of a long run."""
     whole = max(0, round(seconds))
     if whole < MINUTE:
-        return f"{whole} s"
+        return f"{whole}{SPACE}s"
     if whole < HOUR:
         return f"{whole // MINUTE}m {whole % MINUTE:02d}s"
     return f"{whole // HOUR}h {whole % HOUR // MINUTE:02d}m"
@@ -20,12 +22,12 @@ def duration(seconds: float) -> str:
 
 def percent(share: float) -> str:
     """`43.5 %`."""
-    return f"{100 * share:.1f} %"
+    return f"{100 * share:.1f}{SPACE}%"
 
 
 def interval(share: float, low: float, high: float) -> str:
     """`43.5 ± 2.1 %`: half the interval's width, which a bootstrap makes only nearly symmetric."""
-    return f"{100 * share:.1f} ± {50 * (high - low):.1f} %"
+    return f"{100 * share:.1f} ± {50 * (high - low):.1f}{SPACE}%"
 
 
 def number(value: float) -> str:
@@ -42,6 +44,11 @@ def _digits(value: float) -> str:
     if size < 0.001:
         return f"{value:.1e}"
     return f"{value:.{max(0, 2 - math.floor(math.log10(size)))}f}"
+
+
+def when(time: str) -> str:
+    """A timestamp of a file, without the T: `2026-11-23 04:11 UTC`."""
+    return f"{time[:10]} {time[11:16]} UTC" if time[10:11] == "T" else time
 
 
 def size(num_bytes: int) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prism_trainer.contract.job import StageJob
-from prism_trainer.contract.report import PROGRESS, RESULT, Progress, StageResult
-
 from prism_operator.children import AttemptRecord, StopRequest
 from prism_operator.local.files import JOB, LOG, PROCESS, STOP, last_words, read_value
 from prism_operator.local.processes import ProcessRecord, is_alive
 from prism_operator.timestamps import parse_time
+from prism_trainer.contract.job import StageJob
+from prism_trainer.contract.report import PROGRESS, RESULT, Progress, StageResult
 
 
 def read_attempt(stage: str, number: int, folder: Path) -> AttemptRecord:

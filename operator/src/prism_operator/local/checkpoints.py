@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from prism_trainer.contract.checkpoint import MANIFEST, CheckpointManifest
 from pydantic import ValidationError
 
 from prism_operator.children import CommittedCheckpoint, Unfinished
 from prism_operator.names import attempt_number, checkpoints_uri
+from prism_trainer.contract.checkpoint import MANIFEST, CheckpointManifest
 
 
 class DamagedManifestError(Exception):

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import TypeVar
 
-from prism_trainer.contract.schema import Frozen
 from pydantic import ValidationError
 
 from prism_operator.errors import RunFolderError
+from prism_trainer.contract.schema import Frozen
 
 STATUS = "status.json"
 SPEC = "prismrun.yaml"

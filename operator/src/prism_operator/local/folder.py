@@ -10,9 +10,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from prism_operator.api import PrismRunStatus
 from prism_operator.errors import RunFolderBusyError, RunFolderError
 from prism_operator.local.files import LOCK, STATUS, make_folder, unwritable
+from prism_operator.names import BASE_DIR_ANNOTATION
 
 
 @contextmanager
@@ -54,23 +54,16 @@ def read_object(run_dir: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def read_status(document: dict[str, Any] | None) -> PrismRunStatus | None:
-    """Its status, as far as it is understood."""
-    if document is None or not document.get("status"):
-        return None
-    try:
-        return PrismRunStatus.model_validate(document["status"])
-    except ValueError:
-        return None
-
-
-def next_document(raw: dict[str, Any], stored: dict[str, Any] | None, now: str) -> dict[str, Any]:
+def next_document(raw: dict[str, Any], stored: dict[str, Any] | None, base_dir: Path, now: str) -> dict[str, Any]:
     """The object with the fields an API server would keep: generation, creation time."""
     before = (stored or {}).get("metadata", {})
     same = stored is not None and stored.get("spec") == raw.get("spec")
     generation = int(before.get("generation", 0)) + (0 if same else 1)
-    kept = {"generation": generation, "creationTimestamp": before.get("creationTimestamp", now)}
-    return {**{key: raw[key] for key in ("apiVersion", "kind")}, "metadata": {**raw["metadata"], **kept}, "spec": raw["spec"]}
+    annotations = {**raw["metadata"].get("annotations", {}), BASE_DIR_ANNOTATION: str(base_dir)}
+    created = before.get("creationTimestamp", now)
+    metadata = {**raw["metadata"], "annotations": annotations, "generation": generation, "creationTimestamp": created}
+    document = {"apiVersion": raw["apiVersion"], "kind": raw["kind"], "metadata": metadata, "spec": raw["spec"]}
+    return document if stored is None or "status" not in stored else {**document, "status": stored["status"]}
 
 
 def refuse_foreign(run_dir: Path, stored: dict[str, Any] | None, name: str) -> None:

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prism_trainer.contract.checkpoint import MANIFEST, CheckpointManifest, CheckpointRef
-
-from prism_operator.api import AnyStage, PinnedCheckpoint
+from prism_operator.api import AnyStage, PinnedCheckpoint, PrismRun
 from prism_operator.local.checkpoints import DamagedManifestError, read_manifest, subfolders
 from prism_operator.names import attempt_number
+from prism_operator.problems import Problem
 from prism_operator.wiring import ROLES_MADE
+from prism_trainer.contract.checkpoint import MANIFEST, CheckpointManifest, CheckpointRef
+
+
+def pins_of(run: PrismRun, cwd: Path) -> tuple[dict[str, CheckpointRef], list[Problem]]:
+    """What each skipped stage is skipped with."""
+    pins, problems = {}, []
+    for index, stage in enumerate(run.spec.stages):
+        if stage.checkpoint is None:
+            continue
+        found = read_pin(stage, cwd)
+        if isinstance(found, str):
+            problems.append(Problem(("spec", "stages", index, "checkpoint"), found))
+        else:
+            pins[stage.name] = found
+    return pins, problems
 
 
 def read_pin(stage: AnyStage, cwd: Path) -> CheckpointRef | str:

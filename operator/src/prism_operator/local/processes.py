@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
-from prism_trainer.contract.schema import Frozen
 from pydantic import Field
+
+from prism_trainer.contract.schema import Frozen
 
 PARENT_PID = "PRISM_PARENT_PID"
 """Tells a stage who started it; when that process is gone, it saves and stops by itself."""

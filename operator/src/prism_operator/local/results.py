@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from prism_trainer.contract.results import RESULTS
-
 from prism_operator.api import PrismRunStatus
 from prism_operator.local.files import write_atomically
+from prism_trainer.contract.results import RESULTS
 
 
 def publish_results(run_dir: Path, status: PrismRunStatus) -> Path | None:

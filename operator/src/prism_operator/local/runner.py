@@ -18,15 +18,15 @@ from prism_operator.errors import BadRunError
 from prism_operator.local.attempts import read_attempt
 from prism_operator.local.checkpoints import attempts_in
 from prism_operator.local.files import SPEC, write_atomically
-from prism_operator.local.folder import locked, next_document, read_object, read_status, refuse_foreign
+from prism_operator.local.folder import locked, next_document, read_object, refuse_foreign
+from prism_operator.local.machine import Machine
 from prism_operator.local.results import publish_results
-from prism_operator.local.survey import Machine, survey
+from prism_operator.local.survey import survey
 from prism_operator.local.world import STAGE_COMMAND, LocalWorld
 from prism_operator.names import stages_dir
 from prism_operator.parse import parse_run
 from prism_operator.plan import make_plan
-from prism_operator.reconcile import Pass, reconcile
-from prism_operator.status import reopened
+from prism_operator.reconcile import reconcile
 from prism_operator.timestamps import format_time
 
 TICK_SECONDS = 0.2
@@ -81,11 +81,8 @@ def run_locally(
         stored = read_object(run_dir)
         refuse_foreign(run_dir, stored, name)
         now = datetime.now(UTC)
-        wishes = Wishes(since=now, redo=redo, forgiven=_forgiven(run_dir))
-        world = LocalWorld(run_dir, next_document(raw, stored, format_time(now)), wishes, machine, command)
-        previous = read_status(stored)
-        if previous is not None:
-            world.document["status"] = reopened(previous).to_dict()
+        wishes = Wishes(since=now, reopen=True, redo=redo, forgiven=_forgiven(run_dir))
+        world = LocalWorld(run_dir, next_document(raw, stored, machine.cwd, format_time(now)), wishes, machine, command)
         write_atomically(run_dir / SPEC, text)
         with _listening() as signals:
             try:
@@ -117,25 +114,25 @@ async def _loop(world: LocalWorld, signals: Signals, show: Callable[[PrismRunSta
     while True:
         world.wishes = replace(world.wishes, interrupted=signals.count > 0, impatient=signals.count > 1)
         done = await reconcile(world.document, world, datetime.now(UTC))
+        if done.decision is None:
+            raise BadRunError(done.problems)
         show(done.status)
         num_done = sum(stage.checkpoint is not None for stage in done.status.stages)
         if num_done != published:
             publish_results(world.run_dir, done.status)
             published = num_done
-        if done.decision is not None and done.decision.phase in ENDS:
+        if done.decision.phase in ENDS:
             return Ended(done.decision.phase, done.status, signals.first)
-        await asyncio.sleep(0.0 if _moved(done) else TICK_SECONDS)
-
-
-def _moved(done: Pass) -> bool:
-    return done.decision is not None and bool(done.decision.deletes)
+        await asyncio.sleep(0.0 if done.decision.start or done.decision.deletes else TICK_SECONDS)
 
 
 @contextmanager
 def _listening() -> Iterator[Signals]:
     """Handlers that only take note: the next pass acts."""
     signals = Signals()
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+        numbers.append(signal.SIGHUP)
     before = {number: signal.signal(number, signals.receive) for number in numbers}
     try:
         yield signals

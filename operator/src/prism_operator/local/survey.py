@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator
 from pathlib import Path
-
-from prism_trainer.contract.checkpoint import CheckpointRef
-from prism_trainer.contract.supported import unsupported_locally
 
 from prism_operator.api import AnyStage, PrismRun, Resources
 from prism_operator.errors import BadRunError
-from prism_operator.local.pins import read_pin
+from prism_operator.local.machine import Machine
+from prism_operator.local.pins import pins_of
 from prism_operator.names import BASE_MODEL
 from prism_operator.plan import Site
 from prism_operator.problems import Path as FieldPath
 from prism_operator.problems import Problem, parse_path
 from prism_operator.wiring import wires_of
+from prism_trainer.contract.supported import unsupported_locally
 
 STAGES: FieldPath = ("spec", "stages")
 
-
-@dataclass(frozen=True)
-class Machine:
-    """The facts the refusals depend on."""
-
-    cwd: Path
-    """Where relative paths start."""
-    num_gpus: Callable[[], int]
-    """Asked only when a run wants GPUs."""
+_LIKE_AN_ID = re.compile(r"[\w-]+/[\w.-]+(?<!\.json)(?<!\.jsonl)(?<!\.parquet)")
 
 
 def survey(run: PrismRun, run_dir: Path, machine: Machine) -> Site:
     """Where everything lies, or BadRunError with every problem."""
     problems = local_problems(run, machine)
-    pins, unpinned = _pins(run, machine.cwd)
+    pins, unpinned = pins_of(run, machine.cwd)
     if problems or unpinned:
         raise BadRunError([*problems, *unpinned])
     return Site(root_uri=str(run_dir), base_dir=str(machine.cwd), pins=pins)
@@ -54,7 +45,11 @@ def _of_the_run(run: PrismRun) -> Iterator[Problem]:
         (spec.engine != "local", "engine", f"engine '{spec.engine}' is not carried out by `prism run` yet; use 'local'"),
         (spec.storage.pvc is not None, "storage.pvc", "a volume claim means nothing on one machine; use storage.local"),
         (spec.storage.object_store is not None, "storage.objectStore", "object storage is not carried out yet; use storage.local"),
-        (bool(spec.secrets.model_fields_set), "secrets", "Secrets exist in a cluster only; leave it out and set the variable in your shell"),
+        (
+            bool(spec.secrets.model_fields_set),
+            "secrets",
+            "Secrets exist in a cluster only; leave it out and set variables in your shell",
+        ),
         (spec.queue is not None, "queue", "there is no queue on one machine; leave it out"),
         (spec.deadlines.queue_seconds is not None, "deadlines.queueSeconds", "there is no queue on one machine; leave it out"),
         (
@@ -128,18 +123,7 @@ def _missing(uri: str, machine: Machine, what: str, expected: str) -> str | None
     if "://" in uri:
         return f"'{uri}': `prism run` does not fetch a {what} yet; give the path of {expected}"
     path = machine.cwd / uri
-    return None if path.exists() else f"no {what} at {path}; give the path of {expected} (Hugging Face ids are not fetched yet)"
-
-
-def _pins(run: PrismRun, cwd: Path) -> tuple[dict[str, CheckpointRef], list[Problem]]:
-    """What each skipped stage is skipped with."""
-    pins, problems = {}, []
-    for index, stage in enumerate(run.spec.stages):
-        if stage.checkpoint is None:
-            continue
-        found = read_pin(stage, cwd)
-        if isinstance(found, str):
-            problems.append(Problem((*STAGES, index, "checkpoint"), found))
-        else:
-            pins[stage.name] = found
-    return pins, problems
+    if path.exists():
+        return None
+    hint = " (a Hugging Face id? They are not fetched yet)" if _LIKE_AN_ID.fullmatch(uri) else ""
+    return f"no {what} at {path}{hint}; give the path of {expected}"

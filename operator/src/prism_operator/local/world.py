@@ -12,8 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from prism_trainer.contract.checkpoint import MANIFEST
-
 from prism_operator.api import PrismRun, PrismRunStatus
 from prism_operator.children import AttemptRecord, Children, StopRequest, Wishes
 from prism_operator.decide import StartAttempt, StopAttempt
@@ -22,11 +20,13 @@ from prism_operator.local import processes
 from prism_operator.local.attempts import read_attempt
 from prism_operator.local.checkpoints import attempts_in, list_checkpoints
 from prism_operator.local.files import JOB, LOG, PROCESS, STATUS, STOP, make_folder, read_value, write_atomically, write_value
+from prism_operator.local.machine import Machine
 from prism_operator.local.processes import ProcessRecord
-from prism_operator.local.survey import Machine, survey
+from prism_operator.local.survey import survey
 from prism_operator.names import checkpoints_uri, report_dir, stages_dir
 from prism_operator.plan import RunPlan, Site
 from prism_operator.timestamps import format_exact, from_timestamp
+from prism_trainer.contract.checkpoint import MANIFEST
 
 STAGE_COMMAND = (sys.executable, "-m", "prism_trainer")
 """The job file is added as the last argument."""
@@ -169,4 +169,3 @@ class LocalWorld:
 def _last_change(folder: Path) -> datetime:
     """The best guess at when a process nobody watched was last alive."""
     return from_timestamp(max((path.stat().st_mtime for path in folder.iterdir()), default=folder.stat().st_mtime))
-

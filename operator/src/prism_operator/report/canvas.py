@@ -32,12 +32,12 @@ LINE_COLORS = {"caption": "teal", "cot": "orange", "teacher": "slate"}
 STAGE_COLORS = {"sft": "slate", "discriminator": "purple", "alignment": "blue", "rlvr": "green"}
 
 INK, MUTED, GRID = (COLORS[name][0] for name in ("ink", "muted", "grid"))
-WIDTH, HEIGHT, DPI = 6.4, 3.4, 160
-ABOVE, BELOW = 0.74, 0.42
+WIDTH, HEIGHT, DPI = 6.4, 3.5, 160
+ABOVE, BELOW = 0.76, 0.46
 """Inches above the axes, for the title and the stages' names, and below."""
 STYLE = {
     "font.family": "DejaVu Sans",
-    "font.size": 9,
+    "font.size": 10,
     "text.color": INK,
     "axes.edgecolor": GRID,
     "axes.labelcolor": MUTED,
@@ -63,12 +63,12 @@ def color(name: str) -> str:
     return COLORS[name][0]
 
 
-def new_axes(title: str, height: float = HEIGHT, left: float = 0.085, right: float = 0.76) -> Axes:
-    """One figure with one pair of axes between `left` and `right`, which leaves room there for labels at the ends of lines."""
+def new_axes(title: str, height: float = HEIGHT, left: float = 0.095, right: float = 0.755) -> tuple[Figure, Axes]:
+    """A figure with one pair of axes between `left` and `right`, which leaves room there for labels at the ends of lines."""
     figure = Figure(figsize=(WIDTH, height), facecolor="white")
     FigureCanvasAgg(figure)
-    figure.text(0.012, 1 - 0.2 / height, title, fontsize=10.5, fontweight="bold", va="center")
-    return figure.add_axes((left, BELOW / height, right - left, 1 - (BELOW + ABOVE) / height))
+    figure.text(0.012, 1 - 0.2 / height, title, fontsize=11.5, fontweight="bold", va="center")
+    return figure, figure.add_axes((left, BELOW / height, right - left, 1 - (BELOW + ABOVE) / height))
 
 
 def to_png(figure: Figure, file: Path) -> None:

@@ -23,6 +23,7 @@ class ChartSpec:
     axis: tuple[str, ...]
     lines: Mapping[str, Mapping[str, str]]
     percent: bool = False
+    note: str = ""
 
 
 STAGE = ""
@@ -30,6 +31,7 @@ STAGE = ""
 POLICY = ("alignment", "rlvr")
 DISCRIMINATOR = ("discriminator", "alignment")
 """Kinds of stage whose steps follow each other on one axis, because they train the same model by the same kind of loop."""
+WARM_UP_NOTE = "The warm-up is measured on held-out pairs, alignment on the rollouts of each step."
 
 SPECS = (
     ChartSpec(
@@ -39,8 +41,8 @@ SPECS = (
         POLICY,
         {STAGE: {"alignment": "reward/acc_reward", "rlvr": "reward/acc_reward/mean"}},
         percent=True,
+        note="Rules judge; alignment does not see what they say.",
     ),
-    ChartSpec("reward", "Verifiable reward", "the mean reward", POLICY, {STAGE: {"rlvr": "reward/mean"}}),
     ChartSpec(
         "discriminator-gap",
         "Discriminator: teacher's score minus student's",
@@ -50,6 +52,7 @@ SPECS = (
             "caption": {"discriminator": "held_out/caption_gap", "alignment": "critic/caption_gap"},
             "cot": {"discriminator": "held_out/cot_gap", "alignment": "critic/cot_gap"},
         },
+        note=WARM_UP_NOTE,
     ),
     ChartSpec(
         "discriminator-accuracy",
@@ -61,6 +64,7 @@ SPECS = (
             "cot": {"discriminator": "held_out/cot_acc", "alignment": "critic/cot_acc"},
         },
         percent=True,
+        note=WARM_UP_NOTE,
     ),
     ChartSpec(
         "scores",
@@ -74,6 +78,7 @@ SPECS = (
             "student cot": {"alignment": "critic/student_cot_mean"},
         },
     ),
+    ChartSpec("reward", "Verifiable reward", "the mean reward", POLICY, {STAGE: {"rlvr": "reward/mean"}}),
     ChartSpec(
         "response-length",
         "Response length, tokens",
@@ -95,6 +100,13 @@ SPECS = (
         "the entropy in nats per token",
         POLICY,
         {STAGE: {"alignment": "actor/entropy", "rlvr": "actor/entropy"}},
+    ),
+    ChartSpec(
+        "grad-norm",
+        "Gradient norm of the policy",
+        "the gradient norm",
+        POLICY,
+        {STAGE: {"alignment": "actor/grad_norm", "rlvr": "actor/grad_norm"}},
     ),
     ChartSpec("sft-loss", "Loss of fine-tuning, nats per token", "the loss in nats per token", ("sft",), {STAGE: {"sft": "loss"}}),
     ChartSpec(
@@ -134,9 +146,9 @@ class Chart:
     @property
     def caption(self) -> str:
         """What the curves do, in a sentence made from their numbers."""
-        return sentence(
-            [Moved(self.spec.noun.format(line=track.line), track.stage, track.series, self.spec.percent) for track in self.tracks]
-        )
+        nouns = [self.spec.noun.format(line=track.line) for track in self.tracks]
+        moved = [Moved(noun, track.stage, track.series, self.spec.percent) for noun, track in zip(nouns, self.tracks, strict=True)]
+        return f"{sentence(moved)} {self.spec.note}".strip()
 
 
 def make_charts(run: RunRecord) -> tuple[Chart, ...]:

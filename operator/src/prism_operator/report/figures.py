@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from prism_operator.report.canvas import INK, LINE_COLORS, MUTED, STAGE_COLORS, color, new_axes
@@ -17,9 +18,9 @@ SMOOTH_FROM = 20
 """Points from which a line is drawn smoothed over its raw values."""
 SMOOTH_SHARE = 20
 NICE = [1, 2, 2.5, 5, 10]
-LABEL_GAP = 0.075
+LABEL_GAP = 0.08
 """Least distance of two end labels, as a share of the axes' height."""
-CHARACTER = 0.0165
+CHARACTER = 0.018
 """Width of a character of a stage's name, as a share of the axes' width."""
 LONG = 10
 """Characters from which a name has a line of its own in an end label."""
@@ -40,9 +41,9 @@ class EndLabel:
         return 1 + self.text.count("\n")
 
 
-def draw_chart(chart: Chart) -> Axes:
+def draw_chart(chart: Chart) -> Figure:
     """All tracks of a chart on one axis of steps."""
-    axes = new_axes(chart.spec.title)
+    figure, axes = new_axes(chart.spec.title)
     shades = stage_styles([stage for stage, *_ in chart.bands], {stage: kind for stage, kind, *_ in chart.bands})
     for track in chart.tracks:
         _draw_track(axes, track, shades)
@@ -55,7 +56,7 @@ def draw_chart(chart: Chart) -> Axes:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
     _name_stages(axes, chart, shades, last)
     _label_ends(axes, chart, shades, last)
-    return axes
+    return figure
 
 
 def stage_styles(stages: Sequence[str], kinds: dict[str, str]) -> dict[str, tuple[str, str]]:
@@ -95,7 +96,7 @@ def _name_stages(axes: Axes, chart: Chart, shades: dict[str, tuple[str, str]], l
         row = next((row for row, taken in enumerate(row_ends) if taken <= left), len(row_ends))
         row_ends[row : row + 1] = [left + CHARACTER * (len(stage) + 1)]
         shade = MUTED if named_lines else shades[stage][0]
-        axes.text(left + 0.006, 1.02 + 0.065 * row, stage, transform=axes.transAxes, color=shade, fontsize=8.5)
+        axes.text(left + 0.006, 1.02 + 0.07 * row, stage, transform=axes.transAxes, color=shade, fontsize=9.5)
         if start:
             axes.axvline(start, color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
 
@@ -110,7 +111,7 @@ def _label_ends(axes: Axes, chart: Chart, shades: dict[str, tuple[str, str]], la
         text = f"{name}{chr(10) if len(name) > LONG else ' '}{percent(value) if chart.spec.percent else number(value)}".strip()
         labels.append(EndLabel((value - low) / (high - low), text, _line_style(track, shades)[0]))
     for label in spread(labels):
-        axes.text(1.012, label.height, label.text, transform=axes.transAxes, color=label.color, va="center", fontsize=8.5, linespacing=1.05)
+        axes.text(1.012, label.height, label.text, transform=axes.transAxes, color=label.color, va="center", fontsize=9.5, linespacing=1.15)
 
 
 def spread(labels: Sequence[EndLabel]) -> list[EndLabel]:
@@ -122,11 +123,11 @@ def spread(labels: Sequence[EndLabel]) -> list[EndLabel]:
     return placed
 
 
-def draw_evaluation(rows: Sequence[EvaluationRow], kinds: dict[str, str]) -> Axes:
+def draw_evaluation(rows: Sequence[EvaluationRow], kinds: dict[str, str]) -> Figure:
     """Accuracy of each checkpoint with its confidence interval, first stage on top."""
     names = [f"{row.stage}, step {row.steps:,}" for row in reversed(rows)]
-    left = 0.03 + 0.0125 * max(len(name) for name in names)
-    axes = new_axes("Held-out accuracy", height=1.4 + 0.34 * len(rows), left=left, right=0.87)
+    left = 0.03 + 0.014 * max(len(name) for name in names)
+    figure, axes = new_axes("Held-out accuracy", height=1.4 + 0.34 * len(rows), left=left, right=0.87)
     for height, row in enumerate(reversed(rows)):
         shade = color(STAGE_COLORS.get(kinds.get(row.stage, ""), "slate"))
         axes.plot([row.ci_low, row.ci_high], [height, height], color=shade, linewidth=2.4)
@@ -137,4 +138,4 @@ def draw_evaluation(rows: Sequence[EvaluationRow], kinds: dict[str, str]) -> Axe
     axes.grid(axis="y", visible=False)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
     axes.set_xlabel("accuracy, with its confidence interval")
-    return axes
+    return figure

@@ -22,14 +22,13 @@ from pydantic import BaseModel, ValidationError
 
 from prism_operator import names
 from prism_operator.api import PrismRun
+from prism_operator.local.files import JOB, STATUS
 from prism_operator.report.record import Attempt, CommittedCheckpoint, RunRecord, StageRecord
 from prism_trainer.contract.checkpoint import MANIFEST, CheckpointManifest
 from prism_trainer.contract.job import StageJob
 from prism_trainer.contract.report import METRICS, PROGRESS, RESULT, MetricsLine, Progress, StageResult
 from prism_trainer.contract.results import EVALUATION_SAMPLES, RESULTS, EvaluationRow, EvaluationSample
 
-STATUS = "status.json"
-JOB = "job.json"
 SAMPLE_LIMIT = 50_000
 """Samples read from one evaluation: seven benchmarks at full length fill gigabytes, and the page shows a few responses."""
 PIPELINE = ("sft", "discriminator", "alignment", "rlvr", "evaluation")

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from prism_trainer.contract.checkpoint import CheckpointManifest
-
 from prism_operator.report.record import CommittedCheckpoint, RunRecord
+from prism_trainer.contract.checkpoint import CheckpointManifest
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +10,15 @@ from typing import Any
 import matplotlib
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from prism_operator import wording
+from prism_operator import names, wording
 from prism_operator.report import lineage, summary
 from prism_operator.report.canvas import css_variables, style, to_png, to_svg
 from prism_operator.report.charts import make_charts
 from prism_operator.report.configuration import settings
 from prism_operator.report.figures import draw_chart, draw_evaluation
+from prism_operator.report.images import find_images
 from prism_operator.report.record import RunRecord
 from prism_operator.report.responses import compare, split_tags
 
@@ -27,8 +27,8 @@ PLOTS = "plots"
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A chart on the page."""
+class Plate:
+    """A figure on the page, with its caption."""
 
     name: str
     svg: Markup
@@ -39,19 +39,18 @@ def write_page(run: RunRecord, run_dir: Path) -> Path:
     """`report.html` and `plots/*.png`. The page replaces the old one only when it is whole."""
     figures = _draw(run, run_dir / PLOTS)
     text = _environment().get_template("report.html.j2").render(_content(run, run_dir, figures))
-    report, unfinished = run_dir / REPORT, run_dir / f".{REPORT}.unfinished"
+    unfinished = run_dir / f".{REPORT}.unfinished"
     unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, report)
-    return report
+    return unfinished.replace(run_dir / REPORT)
 
 
-def _draw(run: RunRecord, folder: Path) -> list[Figure]:
+def _draw(run: RunRecord, folder: Path) -> list[Plate]:
     folder.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(style()):
-        return [_figure(axes, name, caption, folder) for name, caption, axes in _axes(run)]
+        return [_plate(name, caption, figure, folder) for name, caption, figure in _figures(run)]
 
 
-def _axes(run: RunRecord) -> Iterator[tuple[str, str, Axes]]:
+def _figures(run: RunRecord) -> Iterator[tuple[str, str, Figure]]:
     if rows := [row.measured for row in summary.stage_rows(run) if row.measured]:
         kinds = {stage.name: stage.kind for stage in run.stages}
         yield "accuracy", summary.evaluation_sentence(rows), draw_evaluation(rows, kinds)
@@ -59,15 +58,15 @@ def _axes(run: RunRecord) -> Iterator[tuple[str, str, Axes]]:
         yield chart.spec.name, chart.caption, draw_chart(chart)
 
 
-def _figure(axes: Axes, name: str, caption: str, folder: Path) -> Figure:
-    figure = axes.figure
+def _plate(name: str, caption: str, figure: Figure, folder: Path) -> Plate:
     to_png(figure, folder / f"{name}.png")
-    return Figure(name, Markup(to_svg(figure, caption)), caption)  # our own drawing, whose texts matplotlib has escaped
+    return Plate(name, Markup(to_svg(figure, caption)), caption)  # our own drawing, whose texts matplotlib has escaped
 
 
-def _content(run: RunRecord, run_dir: Path, figures: list[Figure]) -> dict[str, Any]:
+def _content(run: RunRecord, run_dir: Path, figures: list[Plate]) -> dict[str, Any]:
     """Everything the template names."""
     rows = summary.stage_rows(run)
+    responses = compare(run.samples, [row.name for row in rows if row.measured], [row.stage for row in run.main_line])
     return {
         "run": run,
         "headline": summary.headline(run.main_line),
@@ -75,8 +74,11 @@ def _content(run: RunRecord, run_dir: Path, figures: list[Figure]) -> dict[str, 
         "seconds": sum(row.seconds for row in rows),
         "steps": sum(row.steps for row in rows),
         "figures": figures,
-        "responses": compare(run.samples, [row.name for row in rows if row.measured]),
-        "checkpoints": [(entry.folder.relative_to(run_dir).as_posix(), entry.manifest) for entry in lineage.in_order(run)],
+        "responses": responses,
+        "images": find_images(run, [comparison.prompt.prompt_id for comparison in responses.shown] if responses else []),
+        "checkpoints": [
+            (entry.folder.relative_to(names.checkpoints_uri(str(run_dir))).as_posix(), entry.manifest) for entry in lineage.in_order(run)
+        ],
         "chain": lineage.chain(run),
         "versions": _versions(run),
         "light": Markup(css_variables(dark=False)),
@@ -97,7 +99,7 @@ def _environment() -> Environment:
     environment.filters.update(
         duration=wording.duration,
         percent=wording.percent,
-        number=wording.number,
+        when=wording.when,
         size=wording.size,
         digest=wording.short_digest,
         split_tags=split_tags,

@@ -19,27 +19,22 @@ TAG = re.compile(r"(</?(?:caption|think|answer)>)")
 
 @dataclass(frozen=True)
 class Comparison:
-    """One prompt with one seed, answered by each policy in order."""
+    """One prompt with one seed: what each policy answered, and whether the answer turned right or wrong on the main line."""
 
     samples: tuple[EvaluationSample, ...]
+    turn: str
 
     @property
     def prompt(self) -> EvaluationSample:
         return self.samples[0]
-
-    @property
-    def turn(self) -> str:
-        before, after = self.samples[0].correct, self.samples[-1].correct
-        if before == after:
-            return "stayed right" if after else "stayed wrong"
-        return "became right" if after else "became wrong"
 
 
 @dataclass(frozen=True)
 class Responses:
     """What is shown, and how it stands to all that could be."""
 
-    stages: tuple[str, ...]
+    first: str
+    last: str
     shown: tuple[Comparison, ...]
     turns: tuple[tuple[str, int], ...]
 
@@ -48,18 +43,27 @@ class Responses:
         return sum(count for _, count in self.turns)
 
 
-def compare(samples: Iterable[EvaluationSample], stages: Sequence[str]) -> Responses:
-    """`stages` in the order of the columns; prompts that one of them did not answer are left out."""
+def compare(samples: Iterable[EvaluationSample], stages: Sequence[str], main_line: Sequence[str]) -> Responses | None:
+    """`stages` are the columns; `main_line` says between which of them answers turn. Prompts that a column lacks are left out."""
     answered: dict[tuple[str, int], dict[str, EvaluationSample]] = defaultdict(dict)
     for sample in samples:
-        if sample.stage in stages:
-            answered[sample.prompt_id, sample.seed][sample.stage] = sample
-    columns = [stage for stage in stages if any(stage in by_stage for by_stage in answered.values())]
+        answered[sample.prompt_id, sample.seed][sample.stage] = sample
+    present = {stage for by_stage in answered.values() for stage in by_stage}
+    columns, line = [[stage for stage in names if stage in present] for names in (stages, main_line)]
+    if not line:
+        return None
     whole = [
-        Comparison(tuple(by_stage[stage] for stage in columns)) for by_stage in answered.values() if all(stage in by_stage for stage in columns)
+        Comparison(tuple(by_stage[stage] for stage in columns), _turn(by_stage[line[0]], by_stage[line[-1]]))
+        for by_stage in answered.values()
+        if all(stage in by_stage for stage in columns)
     ]
     counts = Counter(comparison.turn for comparison in whole)
-    return Responses(tuple(columns), tuple(_choose(whole)), tuple((turn, counts[turn]) for turn in SHOWN))
+    return Responses(line[0], line[-1], tuple(_choose(whole)), tuple((turn, counts[turn]) for turn in SHOWN))
+
+
+def _turn(before: EvaluationSample, after: EvaluationSample) -> str:
+    how = "stayed" if before.correct == after.correct else "became"
+    return f"{how} {'right' if after.correct else 'wrong'}"
 
 
 def _choose(comparisons: Sequence[Comparison]) -> Iterable[Comparison]:

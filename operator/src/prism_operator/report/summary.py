@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from prism_trainer.contract.results import EvaluationRow
 from rich.table import Table
 
-from prism_operator.report.record import RunRecord
+from prism_operator.report.record import RunRecord, StageRecord
 from prism_operator.report.sentences import joined
 from prism_operator.wording import duration, interval, percent
+from prism_trainer.contract.results import EvaluationRow
 
 NOTHING = "–"
 
@@ -33,14 +33,20 @@ def stage_rows(run: RunRecord) -> list[StageRow]:
     known = {stage.name for stage in run.stages}
     others = [StageRow(row.stage, NOTHING, NOTHING, 0, row.steps, row.seconds, row) for row in run.rows if row.stage not in known]
     return others + [
-        StageRow(stage.name, stage.kind, run.state(stage), len(stage.attempts), stage.steps, run.seconds(stage), run.row(stage.name))
+        StageRow(stage.name, stage.kind, run.state(stage), len(stage.attempts), _steps(stage), run.seconds(stage), run.row(stage.name))
         for stage in run.stages
     ]
 
 
+def _steps(stage: StageRecord) -> int:
+    """An evaluation counts batches, which are no optimizer steps."""
+    return 0 if stage.kind == "evaluation" else stage.steps
+
+
 def make_table(run: RunRecord) -> Table:
     """For the end of `prism run`."""
-    table = Table(title=f"PrismRun {run.name}", title_justify="left", caption=_caption(run), caption_justify="left")
+    table = Table(title=f"PrismRun {run.name}", caption=headline(run.main_line), box=None, padding=(0, 3, 0, 0), header_style="bold")
+    table.title_justify = table.caption_justify = "left"
     table.add_column("stage")
     for title in ("steps", "time", "held-out accuracy", "right format", "mean tokens"):
         table.add_column(title, justify="right")
@@ -53,10 +59,6 @@ def _measured(row: EvaluationRow | None) -> tuple[str, str, str]:
     if row is None:
         return NOTHING, NOTHING, NOTHING
     return interval(row.accuracy, row.ci_low, row.ci_high), percent(row.format_rate), f"{row.mean_tokens:.1f}"
-
-
-def _caption(run: RunRecord) -> str:
-    return headline(run.main_line)
 
 
 def headline(rows: Sequence[EvaluationRow]) -> str:

@@ -14,6 +14,11 @@ def bradley_terry(teacher: Tensor, student: Tensor) -> Tensor:
     return -functional.logsigmoid(teacher - student)
 
 
+def pair_accuracy(margin: Tensor) -> float:
+    """Share of pairs with the teacher above the student; equal scores, as of equal texts, count half."""
+    return ((margin > 0).float() + 0.5 * (margin == 0).float()).mean().item()
+
+
 def balance_loss(router_logits: Sequence[Tensor], mask: Tensor, experts_per_token: int) -> Tensor:
     """Switch load balancing over all layers: E * sum_e f_e p_e, which is `experts_per_token` when perfectly even.
 

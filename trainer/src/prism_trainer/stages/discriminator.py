@@ -17,7 +17,7 @@ from prism_trainer.contract.configs import DiscriminatorConfig
 from prism_trainer.contract.job import StageJob
 from prism_trainer.data.order import epoch_order
 from prism_trainer.data.readers import read_taught
-from prism_trainer.discriminator.losses import bradley_terry
+from prism_trainer.discriminator.losses import bradley_terry, pair_accuracy
 from prism_trainer.discriminator.model import Qwen3VLMoeDiscriminator
 from prism_trainer.discriminator.upcycle import upcycle
 from prism_trainer.engines.local.encoding import PromptEncoder
@@ -84,7 +84,7 @@ def warm_up_step(scorer: Scorer, optimizer: StageOptimizer, batch: Sequence[Pair
         ((loss + config.balance_coef * student.balance) * share).backward()  # type: ignore[no-untyped-call]
         totals["loss"] += loss.item() * share
         totals["balance_loss"] += student.balance.item() * share
-        totals["pair_acc"] += (margins > 0).float().mean().item() * share
+        totals["pair_acc"] += pair_accuracy(margins) * share
     return {**totals, **optimizer.step()}
 
 
@@ -112,7 +112,7 @@ def measure_pairs(scorer: Scorer, pairs: Sequence[Pair], size: int) -> dict[str,
     metrics: dict[str, float] = {}
     joined = {name: torch.cat(parts) for name, parts in gaps.items()}
     for name, gap in joined.items():
-        metrics[f"held_out/{name}_acc"] = (gap > 0).float().mean().item()
+        metrics[f"held_out/{name}_acc"] = pair_accuracy(gap)
         metrics[f"held_out/{name}_gap"] = gap.mean().item()
     metrics["held_out/acc"] = (metrics["held_out/caption_acc"] + metrics["held_out/cot_acc"]) / 2
     metrics["held_out/gap"] = (metrics["held_out/caption_gap"] + metrics["held_out/cot_gap"]) / 2

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from prism_trainer.contract.configs import AlignmentConfig
 from prism_trainer.data.rows import TaughtPrompt
-from prism_trainer.discriminator.losses import bradley_terry
+from prism_trainer.discriminator.losses import bradley_terry, pair_accuracy
 from prism_trainer.engines.local.optimizer import StageOptimizer
 from prism_trainer.engines.local.scoring import Scorer, Scores
 from prism_trainer.responses import ParsedResponse
@@ -116,7 +116,7 @@ def _metrics(chunks: Sequence[_Chunk], num_valid: int, num_responses: int) -> di
         student = torch.cat([getattr(chunk, f"student_{name}") for chunk in chunks])
         margin = torch.cat([getattr(c, f"teacher_{name}")[c.prompt_of_student] - getattr(c, f"student_{name}") for c in chunks])
         losses.append(bradley_terry(margin, torch.zeros_like(margin)).mean().item())
-        accuracies.append((margin > 0).float().mean().item())
+        accuracies.append(pair_accuracy(margin))
         metrics |= {
             f"critic/{short}_loss": losses[-1],
             f"critic/{short}_acc": accuracies[-1],

@@ -51,7 +51,8 @@ def load_discriminator(folder: Path, device: torch.device) -> Qwen3VLMoeDiscrimi
     architecture = _architecture(folder)
     if architecture != Qwen3VLMoeDiscriminator.__name__:
         raise ModelError(
-            f"'{folder}' holds a {architecture}, expected a {Qwen3VLMoeDiscriminator.__name__}; correct the stage's discriminator or checkpoint"
+            f"'{folder}' holds a {architecture}, expected a {Qwen3VLMoeDiscriminator.__name__}; "
+            "correct the stage's discriminator or checkpoint"
         )
     model: Qwen3VLMoeDiscriminator = _load(Qwen3VLMoeDiscriminator, folder).to(device)
     return model

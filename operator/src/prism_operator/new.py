@@ -1,0 +1,78 @@
+"""`prism new`: a commented PrismRun to start from. The templates hold the values and the reasons; this module only picks one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from pydantic import ValidationError
+
+from prism_operator.api import Metadata
+from prism_operator.errors import PrismError
+from prism_trainer.contract.configs import RlvrConfig
+from prism_trainer.contract.supported import unsupported_locally
+
+TEMPLATES = {"tiny": "prismrun-tiny.yaml.j2", "4b": "prismrun-paper.yaml.j2", "8b": "prismrun-paper.yaml.j2"}
+"""tiny: the digits example, engine local. 4b and 8b: the paper's values on 8 H100, engine verl."""
+ALGORITHMS = ("grpo", "dapo", "gspo")
+
+
+class UnknownChoiceError(PrismError, ValueError):
+    """Asked for what there is no template for."""
+
+    exit_code = 2
+
+
+def write_prismrun(path: Path | None, size: str, algorithm: str, name: str) -> str:
+    """The text, which is also written to `path` where there is one."""
+    _require("size", size, tuple(TEMPLATES))
+    _require("algorithm", algorithm, ALGORITHMS)
+    _require_name(name)
+    text = (
+        _environment()
+        .get_template(TEMPLATES[size])
+        .render(name=_as_yaml(name), folder=name, size=size, algorithm=algorithm, refused=_refused_locally(algorithm))
+    )
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return text
+
+
+def _require(what: str, found: str, known: tuple[str, ...]) -> None:
+    if found not in known:
+        raise UnknownChoiceError(f"{what} is '{found}'; expected {', '.join(known[:-1])} or {known[-1]}")
+
+
+def _require_name(name: str) -> None:
+    try:
+        Metadata(name=name)
+    except ValidationError as error:
+        raise UnknownChoiceError(
+            f"name is '{name}'; expected at most 36 lower-case letters, digits and dashes, with a letter or digit at both ends"
+        ) from error
+
+
+def _as_yaml(name: str) -> str:
+    """`123` and `true` are good names, and YAML reads them as something else unless they are quoted."""
+    return name if yaml.safe_load(name) == name else json.dumps(name)
+
+
+def _refused_locally(algorithm: str) -> str:
+    """What `prism validate` will say of the algorithm with engine local; empty where it carries it out."""
+    config = RlvrConfig.model_validate({"algorithm": {"name": algorithm}})
+    return "; ".join(sentence for _, sentence in unsupported_locally(config))
+
+
+def _environment() -> Environment:
+    """No escaping: the result is YAML, and the only text from outside is the name, which was checked."""
+    return Environment(
+        loader=PackageLoader("prism_operator"),
+        autoescape=False,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )

@@ -1,0 +1,177 @@
+"""What the discriminator reads, against the defects of upstream's way (numbers as in the project's specification)."""
+
+import pytest
+import torch
+
+from prism_trainer.contract.configs import AlignmentConfig, DiscriminatorConfig
+from prism_trainer.contract.optim import Optimizer, Rollout
+from prism_trainer.discriminator.spans import scored_rows
+from prism_trainer.engines.local.adversary import update_discriminator
+from prism_trainer.engines.local.optimizer import StageOptimizer
+from prism_trainer.engines.local.pairs import Pair
+from prism_trainer.errors import DataError
+from prism_trainer.stages.discriminator import score_pairs
+
+LONG = " ".join(["3 plus 4 gives 7"] * 400)
+
+
+def _rows(encoder, parsed, sees=True, limit=4096):
+    return scored_rows(parsed, encoder.response_ids, cot_sees_caption=sees, max_tokens=limit)
+
+
+def _score(scorer, prompts, prompt_of, responses):
+    with torch.no_grad():
+        scores = scorer.score(scorer.encoder.collate(prompts), prompt_of, responses)
+    return torch.stack([scores.caption_R, scores.cot_R], dim=1)
+
+
+def test_a1_a_teacher_of_thousands_of_tokens_is_read_to_its_last_word(make_scorer, make):
+    scorer = make_scorer()
+    long, changed = make.response(think=LONG + " so 7"), make.response(think=LONG + " so 8")
+    assert len(_rows(scorer.encoder, long)[0].token_ids) > 2000
+    first, second = _score(scorer, make.prompts(1), [0, 0], [long, changed])
+    torch.testing.assert_close(first[0], second[0], atol=1e-5, rtol=1e-5)
+    assert (first[1] - second[1]).abs() > 1e-4
+
+
+def test_a1_a_response_above_the_limit_is_refused_not_cut(encoder, make):
+    with pytest.raises(DataError, match="above maxLength 512; raise it, nothing is cut"):
+        _rows(encoder, make.response(think=LONG), limit=512)
+
+
+def test_a2_teacher_and_student_who_write_the_same_get_the_same_score(make_scorer, make):
+    scorer = make_scorer()
+    spaced = "<caption>\n- left digit 3\n</caption>\n\n  <think>\n3 plus 4 gives 7\n</think> <answer>\n7\n</answer>\n\n"
+    from prism_trainer.responses import parse_response
+
+    assert _rows(scorer.encoder, parse_response(spaced)) == _rows(scorer.encoder, make.response())
+    taught = make.taught(2)
+    teacher, student = score_pairs(scorer, [Pair(row, row.teacher) for row in taught])
+    torch.testing.assert_close(teacher.caption_R, student.caption_R)
+    torch.testing.assert_close(teacher.cot_R, student.cot_R)
+
+
+@pytest.mark.parametrize("sees", [True, False], ids=["one row", "two rows"])
+def test_a4_every_score_is_read_at_the_newline_after_a_turn_end(encoder, make, sees):
+    newline, end = encoder.response_ids("\n")[0], encoder.tokenizer.eos_token_id
+    for parsed in (make.response(), make.response(caption="- x", think=LONG)):
+        places = [(row.token_ids, at) for row in _rows(encoder, parsed, sees) for at in (row.caption_at, row.cot_at) if at is not None]
+        assert len(places) == 2
+        assert all((ids[at - 1], ids[at]) == (end, newline) for ids, at in places)
+
+
+def test_a4_alignment_reads_the_score_that_warm_up_trained(make_scorer, make):
+    scorer, taught = make_scorer(), make.taught(2)
+    students = [make.response(answer=str(index)) for index in range(4)]
+    warm_up = score_pairs(scorer, [Pair(taught[index // 2], students[index]) for index in range(4)])[1]
+    config = AlignmentConfig(rollout=Rollout(group_size=2), score_clip=1e6)
+    aligned = update_discriminator(scorer, _optimizer(scorer), taught, students, config)
+    torch.testing.assert_close(aligned.caption_PN.flatten(), warm_up.caption_R.detach(), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(aligned.cot_PN.flatten(), warm_up.cot_R.detach(), atol=1e-4, rtol=1e-4)
+
+
+def test_a5_the_discriminator_sees_images_as_the_policy_does(encoder, processor, make):
+    from prism_trainer.data.rows import Prompt
+
+    seen = encoder.collate([Prompt("big", "What?", (make.png(600, 700),))])
+    own = processor.image_processor(images=[_open(make.png(600, 700))], return_tensors="pt")
+    assert torch.equal(seen.image_grid_thw, own["image_grid_thw"]) and torch.equal(seen.pixel_values, own["pixel_values"])
+
+
+def _open(data):
+    import io
+
+    from PIL import Image
+
+    return Image.open(io.BytesIO(data)).convert("RGB")
+
+
+def test_a6_in_training_mode_equal_texts_still_score_equally(make_scorer, make):
+    scorer = make_scorer()
+    scorer.model.train()
+    first, second = _score(scorer, make.prompts(1), [0, 0], [make.response(), make.response()])
+    assert DiscriminatorConfig().head_dropout == 0
+    torch.testing.assert_close(first, second)
+
+
+def _optimizer(scorer, rate=1e-3):
+    return StageOptimizer(scorer.model, Optimizer(learning_rate=rate, weight_decay=0.0), 10)
+
+
+class KeepGradients:
+    """Stands where the optimizer is and leaves the gradients to be looked at."""
+
+    def step(self):
+        return {}
+
+
+def _router_gradient(make_scorer, make, coef):
+    scorer, taught = make_scorer(), make.taught(2)
+    same_as_teacher = [row.teacher for row in taught for _ in range(2)]
+    config = AlignmentConfig(rollout=Rollout(group_size=2), score_reg_coef=0.0, balance_coef=coef)
+    update_discriminator(scorer, KeepGradients(), taught, same_as_teacher, config)
+    return scorer.model.model.language_model.layers[0].mlp.gate.weight.grad.abs().max().item()
+
+
+def test_a7_the_online_update_balances_the_router(make_scorer, make):
+    """With students equal to their teachers the preference has no gradient, so whatever pulls at the router is the balance loss."""
+    assert AlignmentConfig().balance_coef > 0
+    assert _router_gradient(make_scorer, make, 0.01) > 100 * _router_gradient(make_scorer, make, 0.0)
+
+
+def test_a8_the_cot_is_judged_in_the_light_of_its_caption(make_scorer, make):
+    told, otherwise = make.response(caption="- left digit 3"), make.response(caption="- left digit 9")
+    seeing = _score(make_scorer(), make.prompts(1), [0, 0], [told, otherwise])
+    blind = _score(make_scorer(cot_sees_caption=False), make.prompts(1), [0, 0], [told, otherwise])
+    assert (seeing[0, 1] - seeing[1, 1]).abs() > 1e-3
+    torch.testing.assert_close(blind[0, 1], blind[1, 1])
+
+
+def test_a8_the_caption_scores_as_if_it_stood_alone(make_scorer, make):
+    together = _score(make_scorer(), make.prompts(1), [0], [make.response()])
+    alone = _score(make_scorer(cot_sees_caption=False), make.prompts(1), [0], [make.response()])
+    torch.testing.assert_close(together[:, 0], alone[:, 0], atol=1e-4, rtol=1e-4)
+
+
+def test_a10_a_step_without_a_valid_student_reports_no_accuracy_and_changes_nothing(make_scorer, make):
+    scorer = make_scorer()
+    before = {name: tensor.clone() for name, tensor in scorer.model.state_dict().items()}
+    result = update_discriminator(scorer, _optimizer(scorer), make.taught(2), [None] * 4, AlignmentConfig(rollout=Rollout(group_size=2)))
+    assert not any("acc" in name or "loss" in name.removeprefix("critic/balance_loss") for name in result.metrics)
+    assert result.metrics["critic/valid_ratio"] == 0 and not result.valid_PN.any()
+    assert all(torch.equal(tensor, scorer.model.state_dict()[name]) for name, tensor in before.items())
+
+
+def test_a11_many_responses_at_once_score_as_each_alone(make_scorer, make):
+    scorer, prompts = make_scorer(), make.prompts(3)
+    responses = [make.response(), make.response(think=LONG[:300]), make.response(caption="- x"), make.response(answer="12")]
+    prompt_of = [0, 1, 2, 0]
+    together = _score(scorer, prompts, prompt_of, responses)
+    alone = [_score(scorer, [prompts[row]], [0], [one])[0] for row, one in zip(prompt_of, responses, strict=True)]
+    torch.testing.assert_close(together, torch.stack(alone), atol=1e-4, rtol=1e-4)
+
+
+def test_b2_the_longest_row_first_or_last_makes_no_difference(make_scorer, make):
+    scorer, short, long = make_scorer(), make.response(), make.response(think=LONG[:400])
+    forward = _score(scorer, make.prompts(1), [0, 0], [long, short])
+    backward = _score(scorer, make.prompts(1), [0, 0], [short, long])
+    torch.testing.assert_close(forward, backward.flip(0), atol=1e-5, rtol=1e-5)
+
+
+def test_the_update_prefers_the_teacher_and_micro_batches_do_not_change_it(make_scorer, make):
+    taught = make.taught(4)
+    students = [make.response(think=f"{index} against 1 gives {index}") if index % 3 else None for index in range(8)]
+
+    def run(micro):
+        scorer = make_scorer()
+        config = AlignmentConfig(rollout=Rollout(group_size=2), micro_batch_size=micro)
+        optimizer = _optimizer(scorer, 1e-4)
+        results = [update_discriminator(scorer, optimizer, taught, students, config) for _ in range(6)]
+        return scorer.model.state_dict(), results
+
+    whole, results = run(8)
+    assert results[-1].metrics["critic/d_loss"] < results[0].metrics["critic/d_loss"]
+    assert results[-1].metrics["critic/caption_gap"] > results[0].metrics["critic/caption_gap"]
+    assert results[0].valid_PN.flatten().tolist() == [one is not None for one in students]
+    split, _ = run(2)
+    torch.testing.assert_close(split["score.weight"], whole["score.weight"], atol=2e-4, rtol=1e-2)

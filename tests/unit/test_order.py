@@ -1,0 +1,35 @@
+"""Which rows a step sees."""
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prism_trainer.data.order import epoch_order, mixture_order
+
+
+@given(st.integers(1, 30), st.integers(0, 5), st.integers(1, 100))
+def test_every_row_comes_once_before_any_comes_twice(num_rows, seed, count):
+    order = epoch_order(num_rows, seed, "here", count).tolist()
+    assert len(order) == count
+    counts = Counter(order)
+    assert max(counts.values()) - min(counts.get(row, 0) for row in range(num_rows)) <= 1
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=4), st.integers(0, 3), st.integers(1, 80))
+def test_a_longer_plan_does_not_change_the_passes_of_a_set(sizes, seed, count):
+    pairs = mixture_order(sizes, [1.0] * len(sizes), seed, "here", count)
+    assert len(pairs) == count and all(0 <= row < sizes[number] for number, row in pairs)
+    for number, size in enumerate(sizes):
+        rows = [row for chosen, row in pairs if chosen == number]
+        assert len(set(rows[:size])) == len(rows[:size])
+
+
+def test_sets_are_drawn_by_weight():
+    drawn = Counter(number for number, _ in mixture_order([50, 50], [3.0, 1.0], 0, "here", 4000))
+    assert 0.72 < drawn[0] / 4000 < 0.78
+
+
+def test_the_same_seed_and_place_give_the_same_rows():
+    assert mixture_order([9, 9], [1, 1], 1, "sft", 40) == mixture_order([9, 9], [1, 1], 1, "sft", 40)
+    assert mixture_order([9, 9], [1, 1], 1, "sft", 40) != mixture_order([9, 9], [1, 1], 2, "sft", 40)

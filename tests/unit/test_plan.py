@@ -1,0 +1,129 @@
+"""A PrismRun becomes a plan with every choice made, or a refusal with every problem."""
+
+import pytest
+
+from builders import make_pipeline, make_run
+from prism_operator.errors import BadRunError
+from prism_operator.plan import Site, make_plan, plan_problems
+from prism_trainer.contract.checkpoint import CheckpointRef
+
+
+def wiring(plan, stage):
+    return {wire.role: wire.stage for wire in plan.stage(stage).wires}
+
+
+@pytest.mark.parametrize(
+    ("stage", "inputs"),
+    [
+        ("sft", {"policy": "model"}),
+        ("discriminator", {"policy": "sft"}),
+        ("alignment", {"policy": "sft", "discriminator": "discriminator"}),
+        ("rlvr", {"policy": "alignment"}),
+        ("evaluation", {"sft": "sft", "alignment": "alignment", "rlvr": "rlvr"}),
+    ],
+)
+def test_each_stage_takes_its_inputs_from_the_nearest_earlier_stage_that_makes_them(stage, inputs):
+    assert wiring(make_pipeline().plan(), stage) == inputs
+
+
+def test_a_stage_may_name_the_policy_it_starts_from():
+    run = make_run().stage("sft").stage("rlvr").stage("rlvr", "baseline", policy="sft").stage("rlvr", "raw", policy="model")
+    assert wiring(run.plan(), "baseline") == {"policy": "sft"}
+    assert wiring(run.plan(), "raw") == {"policy": "model"}
+
+
+def test_an_evaluation_without_earlier_policies_measures_the_base_model():
+    assert wiring(make_run().stage("evaluation").plan(), "evaluation") == {"model": "model"}
+
+
+@pytest.mark.parametrize(
+    ("change", "changed"),
+    [
+        (("sft", {"config": {"optimizer": {"learningRate": 0.1}}}), {"sft", "discriminator", "alignment", "rlvr", "evaluation"}),
+        (("alignment", {"config": {"alpha": 0.1}}), {"alignment", "rlvr", "evaluation"}),
+        (("discriminator", {"data": [{"uri": "other.jsonl"}]}), {"discriminator", "alignment", "rlvr", "evaluation"}),
+        (("rlvr", {"policy": "sft"}), {"rlvr", "evaluation"}),
+        (("evaluation", {"checkpoints": ["rlvr"]}), {"evaluation"}),
+        (("sft", {"config": {"saveEvery": 7}}), set()),
+        (("rlvr", {"config": {"dumpEvery": 7}}), set()),
+        (("rlvr", {"retries": {"hang": 7}, "deadlines": {"stageSeconds": 7}, "resources": {"cpus": 1}}), set()),
+    ],
+    ids=str,
+)
+def test_a_change_moves_the_digests_of_its_stage_and_of_all_that_follows_from_it(change, changed):
+    before, after = make_pipeline(), make_pipeline()
+    next(stage for stage in after.raw["spec"]["stages"] if stage["kind"] == change[0]).update(change[1])
+    digests = [{stage.name: stage.config_digest for stage in run.plan().stages} for run in (before, after)]
+    assert {name for name in digests[0] if digests[0][name] != digests[1][name]} == changed
+
+
+@pytest.mark.parametrize(
+    "spec", [{"seed": 1}, {"systemPrompt": "x"}, {"engine": "verl"}, {"model": {"uri": "base", "revision": "v2"}}], ids=str
+)
+def test_seed_prompt_engine_and_model_move_every_digest(spec):
+    before, after = make_pipeline().plan(), make_pipeline(**spec).plan()
+    assert all(a.config_digest != b.config_digest for a, b in zip(before.stages, after.stages, strict=True))
+
+
+def test_where_things_lie_does_not_move_a_digest():
+    run = make_pipeline().run()
+    plans = [make_plan(run, Site(root_uri=root, base_dir=base)) for root, base in (("/a", "/x"), ("/b", "/y"))]
+    assert [s.config_digest for s in plans[0].stages] == [s.config_digest for s in plans[1].stages]
+
+
+def test_a_pinned_checkpoint_counts_by_its_digest_and_not_by_its_place():
+    def rlvr_digest(uri, digest):
+        run = make_run().stage("sft", checkpoint={"uri": uri}).stage("rlvr")
+        pin = CheckpointRef(stage="sft", uri=uri, digest=digest)
+        return run.plan(pins={"sft": pin}).stage("rlvr").config_digest
+
+    one, other = "sha256:" + "1" * 64, "sha256:" + "2" * 64
+    assert rlvr_digest("a", one) == rlvr_digest("b", one) != rlvr_digest("a", other)
+
+
+def test_relative_paths_become_absolute_and_addresses_stay():
+    plan = make_run().stage("sft", data=[{"uri": "train.json"}, {"uri": "/abs.json"}, {"uri": "s3://bucket/x.json"}]).plan()
+    assert [source.uri for source in plan.stages[0].data] == ["/data/train.json", "/abs.json", "s3://bucket/x.json"]
+    assert plan.model.uri == "/data/base"
+
+
+def test_a_stage_overrides_single_fields_of_the_runs_settings():
+    run = make_run(retries={"hang": 5, "nodeLost": 6}, deadlines={"stageSeconds": 10, "runSeconds": 99}, resources={"cpus": 2})
+    plan = run.stage("sft", retries={"hang": 0}, deadlines={"progressSeconds": 3}, resources={"gpusPerNode": 1}).plan().stages[0]
+    assert (plan.retries.hang, plan.retries.node_lost) == (0, 6)
+    assert (plan.deadlines.stage_seconds, plan.deadlines.progress_seconds) == (10, 3)
+    assert (plan.resources.cpus, plan.resources.num_gpus) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("run", "path", "sentence"),
+    [
+        (make_run().stage("sft").stage("sft"), ("spec", "stages", 1, "name"), "a second stage is named 'sft'"),
+        (make_run().stage("rlvr", policy="sfd").stage("sft"), ("spec", "stages", 0, "policy"), "'sfd', which is no stage of this run"),
+        (make_run().stage("rlvr", policy="sft").stage("sft"), ("spec", "stages", 0, "policy"), "does not come before it"),
+        (make_run().stage("alignment"), ("spec", "stages", 0), "needs a discriminator, and no earlier stage makes one"),
+        (
+            make_run().stage("discriminator").stage("rlvr", policy="discriminator"),
+            ("spec", "stages", 1, "policy"),
+            "a stage of kind discriminator, which makes no policy",
+        ),
+        (make_run().stage("sft", data=[]), ("spec", "stages", 0, "data"), "has no data set"),
+        (make_run().stage("sft", "model"), ("spec", "stages", 0, "name"), "means the base model"),
+        (
+            make_run().stage("sft").stage("evaluation", checkpoints=["sft", "sfft"]),
+            ("spec", "stages", 1, "checkpoints", 1),
+            "did you mean 'sft'?",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_stages_that_do_not_fit_together_are_refused_with_a_sentence(run, path, sentence):
+    problems = plan_problems(run.run())
+    assert any(problem.path == path and sentence in problem.sentence for problem in problems), problems
+
+
+def test_a_refusal_carries_every_problem():
+    run = make_run().stage("sft", data=[]).stage("rlvr", policy="nobody").stage("rlvr", data=[])
+    with pytest.raises(BadRunError) as refusal:
+        run.plan()
+    assert len(refusal.value.problems) == 4

@@ -1,0 +1,207 @@
+"""The report as a file: whole, self-contained, safe, and written of whatever is there."""
+
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from fake_run import FakeRun
+from prism_operator.report import summary_table, write_report
+from prism_operator.report.folder import read_run
+from prism_operator.report.responses import compare, split_tags
+from prism_operator.report.summary import headline
+
+VOID = {"meta", "img", "link", "br", "hr", "input", "path", "use"}
+OPTIONAL_END = {"td", "th", "tr", "li", "p", "tbody", "thead", "tfoot"}
+
+
+class Page(HTMLParser):
+    """Addresses, ids and texts of a page, and the elements left open."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.ids: list[str] = []
+        self.texts: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.addresses += [value or "" for name, value in attrs if name in ("href", "src", "xlink:href")]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        if tag not in VOID | OPTIONAL_END:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.handle_starttag(tag, attrs)
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID | OPTIONAL_END:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = FakeRun(tmp_path_factory.mktemp("run")).finished().with_baseline().folder
+    assert write_report(folder) == folder / "report.html"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def html(folder: Path) -> str:
+    return (folder / "report.html").read_text()
+
+
+def text_of(html: str) -> str:
+    return " ".join(" ".join(Page(html).texts).split()).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_the_page_needs_no_network_and_no_other_file(html: str) -> None:
+    assert all(address.startswith(("#", "data:")) for address in Page(html).addresses)
+    assert not re.search(r"<script|<link|@import|url\((?!#)", html)
+
+
+def test_every_link_on_the_page_leads_somewhere_and_no_id_is_given_twice(html: str) -> None:
+    page = Page(html)
+    known_outside = {link for link in page.addresses if "sha256:" in link and link[1:] not in page.ids}
+    assert {address[1:] for address in page.addresses if address.startswith("#")} - {link[1:] for link in known_outside} <= set(page.ids)
+    assert len(known_outside) <= 1, "only the base model is not in the run folder"
+    repeated = {name for name in page.ids if page.ids.count(name) > 1}
+    assert not {name for name in repeated if not re.fullmatch(r"[pm][0-9a-f]{10}", name)}
+
+
+def test_the_page_is_well_formed(html: str) -> None:
+    assert Page(html).open == []
+
+
+def test_a_plot_of_each_promised_kind_is_written(folder: Path) -> None:
+    assert {file.stem for file in (folder / "plots").glob("*.png")} >= {
+        "accuracy", "rollout-accuracy", "reward", "discriminator-gap", "discriminator-accuracy",
+        "response-length", "sft-loss", "format-rate",
+    }  # fmt: skip
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in (folder / "plots").iterdir())
+
+
+def test_the_headline_states_what_was_measured(html: str) -> None:
+    assert "Held-out accuracy rose from 43.5 ± 2.2 % after sft to 59.8 ± 2.2 % after rlvr; the intervals do not overlap." in text_of(html)
+
+
+def test_captions_are_computed_from_the_curves(html: str) -> None:
+    text = text_of(html)
+    assert re.search(r"Over 60 steps of discriminator, the caption gap rose from 0\.\d+ to 5\.\d+ and the cot gap rose", text)
+    assert re.search(r"over 40 steps of alignment, the caption gap fell from \d\.\d+ to \d\.\d+ and the cot gap fell", text)
+
+
+def test_the_page_shows_conditions_configuration_digests_and_versions(folder: Path, html: str) -> None:
+    text = text_of(html)
+    assert "AlignmentSucceeded True Verified" in text
+    assert "optimizer.learningRate 0.001 default 1e-05" in text
+    assert "transformers 5.9.0" in text
+    manifests = [json.loads(file.read_text()) for file in folder.rglob("manifest.json")]
+    assert len(manifests) == 8
+    assert all(manifest["digest"] in html for manifest in manifests)
+
+
+def test_text_from_the_run_is_escaped(html: str) -> None:
+    """One in 25 of the fake responses of sft holds markup."""
+    assert "<b>well" not in html
+
+
+def test_markup_in_every_place_that_a_run_fills_is_escaped(tmp_path: Path) -> None:
+    evil = "<img src=x onerror=alert(1)>"
+    run = FakeRun(tmp_path).finished()
+    for file in [
+        run.folder / "status.json",
+        *run.folder.rglob("job.json"),
+        *run.folder.rglob("samples.jsonl"),
+        *run.folder.rglob("result.json"),
+    ]:
+        for word in ("What is the sum of the two digits?", "All stages are verified.", "The spec is valid.", "runs/digits/base", "plus"):
+            file.write_text(file.read_text().replace(word, evil))
+    html = write_report(run.folder).read_text()
+    assert "&lt;img src=x" in html
+    assert evil not in html
+
+
+@pytest.mark.parametrize("stage", ["sft", "discriminator", "alignment", "rlvr"])
+def test_an_unfinished_run_has_a_report_of_what_there_is(tmp_path: Path, stage: str) -> None:
+    run = FakeRun(tmp_path)
+    for earlier in ("sft", "discriminator", "alignment")[: ("sft", "discriminator", "alignment", "rlvr").index(stage)]:
+        run.trained(earlier)
+    run.running(stage, 12).with_status("Running")
+    text = text_of(write_report(run.folder).read_text())
+    assert "No checkpoint has been evaluated yet." in text
+    assert stage in text
+    assert "results.json is not there (yet)" in text
+
+
+def test_an_empty_folder_has_a_report(tmp_path: Path) -> None:
+    assert "No stage has started." in write_report(tmp_path).read_text()
+
+
+def test_one_step_of_one_stage_can_be_drawn(tmp_path: Path) -> None:
+    write_report(FakeRun(tmp_path).running("alignment", 1).folder)
+    assert (tmp_path / "plots" / "discriminator-gap.png").is_file()
+
+
+def test_the_report_can_be_written_again_and_is_the_same(folder: Path, html: str) -> None:
+    assert write_report(folder).read_text() == html
+
+
+def test_the_image_of_a_prompt_is_shown_where_its_data_file_is_there(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    png = b"\x89PNG\r\n\x1a\n" + bytes(40)
+    file = tmp_path / "test.parquet"
+    parquet.write_table(pyarrow.Table.from_pylist([{"images": [{"bytes": png, "path": None}]}] * 120), file, row_group_size=50)
+    run = FakeRun(tmp_path / "run").finished()
+    for written in [*run.folder.rglob("job.json"), *run.folder.rglob("samples.jsonl")]:
+        text = written.read_text().replace("runs/digits/data/evaluation.parquet", str(file))
+        written.write_text(re.sub(r'"test-0*(\d+)"', r'"test.parquet:\1"', text))
+    assert write_report(run.folder).read_text().count("data:image/png;base64,") == 6
+
+
+def test_responses_are_shown_by_rule_one_for_each_prompt(folder: Path) -> None:
+    responses = compare(read_run(folder).samples, ["sft", "alignment", "rlvr", "rlvr-baseline"], ["sft", "alignment", "rlvr"])
+    assert responses is not None
+    assert [comparison.turn for comparison in responses.shown] == ["became right"] * 3 + ["became wrong", "stayed right", "stayed wrong"]
+    assert len({comparison.prompt.prompt_id for comparison in responses.shown}) == 6
+    assert responses.compared == 360
+    for comparison in responses.shown:
+        by_stage = {sample.stage: sample for sample in comparison.samples}
+        assert by_stage["rlvr"].correct == comparison.turn.endswith("right"), "turns are those of the main line, not of the baseline"
+
+
+def test_tags_are_set_apart_and_nothing_is_lost() -> None:
+    text = "<caption>a <b></caption> <think>x</answer>"
+    assert "".join(part for _, part in split_tags(text)) == text
+    assert [part for is_tag, part in split_tags(text) if is_tag] == ["<caption>", "</caption>", "<think>", "</answer>"]
+
+
+def test_overlapping_intervals_are_called_that(folder: Path) -> None:
+    rows = read_run(folder).main_line
+    assert headline([rows[2], rows[2].model_copy(update={"accuracy": 0.58})]).endswith("the intervals overlap.")
+    assert "fell from" in headline([rows[2], rows[0]])
+
+
+def test_the_table_has_a_row_for_each_stage_with_what_was_measured(folder: Path) -> None:
+    console = Console(width=120, file=io.StringIO())
+    with console.capture() as shown:
+        console.print(summary_table(folder))
+    lines = [" ".join(line.replace("\N{NO-BREAK SPACE}", " ").split()) for line in shown.get().splitlines()]
+    assert "sft 180 1m 04s 43.5 ± 2.2 % 96.2 % 49.1" in lines
+    assert "discriminator 60 41 s – – –" in lines
+    assert "rlvr-baseline 100 3m 51s 57.1 ± 2.2 % 99.4 % 47.9" in lines
+
+
+def test_the_table_of_an_empty_folder_says_so(tmp_path: Path) -> None:
+    assert summary_table(tmp_path).row_count == 0
