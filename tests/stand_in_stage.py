@@ -10,6 +10,8 @@
     hang_at: 2                   go on living after that step, and do nothing
     deaf: true                   ignore SIGTERM
     child: true                  leave a child process of its own behind
+
+Only the standard library, so that it starts in 30 ms; a manifest of the contract comes as a template in BEHAVIOUR ("manifest").
 """
 
 import hashlib
@@ -22,10 +24,6 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from prism_trainer.contract.checkpoint import CheckpointManifest, CheckpointRef, FileEntry, Parent, Provenance
-from prism_trainer.contract.job import StageJob
-from prism_trainer.contract.report import Progress, StageResult
-
 ROLE = {"sft": "policy", "discriminator": "discriminator", "alignment": "policy", "rlvr": "policy", "evaluation": "results"}
 
 
@@ -33,28 +31,27 @@ def now() -> str:
     return datetime.now(UTC).isoformat()
 
 
-def commit(job: StageJob, step: int, final: bool) -> CheckpointRef:
-    folder = Path(job.output_uri) / f"step-{step:06d}{'-final' if final else ''}"
-    role = ROLE[job.config.kind]
+def commit(job: dict, template: dict, step: int, final: bool) -> dict:
+    folder = Path(job["outputUri"]) / f"step-{step:06d}{'-final' if final else ''}"
+    role = ROLE[job["config"]["kind"]]
     (folder / role).mkdir(parents=True, exist_ok=True)
     payload = json.dumps([{"stage": "sft", "accuracy": 0.5}] if role == "results" else {"step": step})
     (folder / role / "results.json").write_text(payload)
-    manifest = CheckpointManifest(
-        run=job.run,
-        stage=job.stage,
-        kind=job.config.kind,
-        step=step,
-        final=final,
-        config_digest=job.config_digest,
-        seed=job.seed,
-        parents=tuple(Parent(stage=ref.stage, digest=ref.digest or "none") for ref in job.inputs.values()),
-        files=(FileEntry(path=f"{role}/results.json", size=len(payload), sha256=hashlib.sha256(payload.encode()).hexdigest()),),
-        provenance=Provenance(attempt=job.attempt, created_at=now(), seconds=0.1, metrics={"loss": 1.0 / (step + 1)}),
-    )
-    draft = folder / ".manifest.draft"
-    draft.write_text(json.dumps(manifest.to_file()))
-    draft.replace(folder / "manifest.json")
-    return CheckpointRef(stage=job.stage, uri=str(folder), digest=manifest.digest, step=step)
+    identity = {
+        **{key: value for key, value in template.items() if key != "provenance"},
+        **{"run": job["run"], "stage": job["stage"], "kind": job["config"]["kind"], "step": step, "final": final},
+        **{"configDigest": job["configDigest"], "seed": job["seed"]},
+        "parents": [{"stage": ref["stage"], "digest": ref.get("digest", "none")} for ref in job["inputs"].values()],
+        "files": [{"path": f"{role}/results.json", "size": len(payload), "sha256": sha256(payload)}],
+    }
+    digest = "sha256:" + sha256(json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False))
+    provenance = {**template["provenance"], "attempt": job["attempt"], "createdAt": now()}
+    write(folder / "manifest.json", json.dumps({**identity, "provenance": provenance, "digest": digest}))
+    return {"stage": job["stage"], "uri": str(folder), "digest": digest, "step": step}
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write(path: Path, text: str) -> None:
@@ -64,24 +61,22 @@ def write(path: Path, text: str) -> None:
 
 
 class Stage:
-    def __init__(self, job: StageJob, behaviour: dict):
-        self.job, self.behaviour, self.stopping = job, behaviour, False
-        self.steps, self.report = behaviour.get("steps", 4), Path(job.report_dir)
+    def __init__(self, job: dict, behaviour: dict, template: dict):
+        self.job, self.behaviour, self.template, self.stopping = job, behaviour, template, False
+        self.steps, self.report = behaviour.get("steps", 4), Path(job["reportDir"])
+        self.name = {"stage": job["stage"], "attempt": job["attempt"]}
         signal.signal(signal.SIGTERM, self.stop)
 
     def stop(self, *_: object) -> None:
         self.stopping = not self.behaviour.get("deaf", False)
 
     def result(self, outcome: str, code: int, **fields: object) -> None:
-        found = StageResult(stage=self.job.stage, attempt=self.job.attempt, outcome=outcome, **fields)
-        write(self.report / "result.json", found.to_message())
+        write(self.report / "result.json", json.dumps({**self.name, "outcome": outcome, **fields}))
         sys.exit(code)
 
     def heartbeat(self, step: int) -> None:
-        beat = Progress(
-            stage=self.job.stage, attempt=self.job.attempt, step=step, total_steps=self.steps, advanced_at=now(), updated_at=now()
-        )
-        write(self.report / "progress.json", beat.model_dump_json())
+        beat = {**self.name, "step": step, "totalSteps": self.steps, "advancedAt": now(), "updatedAt": now()}
+        write(self.report / "progress.json", json.dumps(beat))
 
     def after(self, step: int) -> None:
         does = self.behaviour
@@ -91,18 +86,18 @@ class Stage:
             print("Traceback (most recent call last):\nRuntimeError: the stand-in was told to exit", flush=True)
             os._exit(does.get("code", 1))
         if does.get("fail_at") == step:
-            self.result("Failed", 1, failure_class=does.get("class", "UserError"), message="data row 7 has no image")
+            self.result("Failed", 1, failureClass=does.get("class", "UserError"), message="data row 7 has no image")
         while does.get("hang_at") == step and not self.stopping:
             time.sleep(0.02)
 
     def run(self) -> None:
-        done = self.job.resume_from.step if self.job.resume_from else 0
-        print(f"stage {self.job.stage} attempt {self.job.attempt} from step {done}", flush=True)
+        done = self.job.get("resumeFrom", {}).get("step", 0)
+        print(f"stage {self.job['stage']} attempt {self.job['attempt']} from step {done}", flush=True)
         if self.behaviour.get("child"):
             subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", str(self.report)])
         for step in range(done + 1, self.steps):
             self.step(step)
-        reference = commit(self.job, self.steps, final=True)
+        reference = commit(self.job, self.template, self.steps, final=True)
         if self.behaviour.get("die_after_final"):
             os.kill(os.getpid(), signal.SIGKILL)
         self.result("Succeeded", 0, checkpoint=reference, metrics={"loss": 0.1})
@@ -112,7 +107,7 @@ class Stage:
             file.write(f"{step}\n")
         time.sleep(self.behaviour.get("seconds", 0.02))
         self.heartbeat(step)
-        reference = commit(self.job, step, final=False)
+        reference = commit(self.job, self.template, step, final=False)
         self.after(step)
         if os.getppid() != int(os.environ["PRISM_PARENT_PID"]):
             self.stopping = True
@@ -121,10 +116,11 @@ class Stage:
 
 
 def main() -> None:
-    job = StageJob.model_validate_json(Path(sys.argv[2]).read_text())
+    job = json.loads(Path(sys.argv[2]).read_text())
     behaviours = json.loads(Path(sys.argv[1]).read_text())
-    behaviour = {**behaviours.get("*", {}), **behaviours.get(job.stage, {}), **behaviours.get(f"{job.stage}/{job.attempt}", {})}
-    Stage(job, behaviour).run()
+    name = job["stage"]
+    behaviour = {**behaviours.get("*", {}), **behaviours.get(name, {}), **behaviours.get(f"{name}/{job['attempt']}", {})}
+    Stage(job, behaviour, behaviours["manifest"]).run()
 
 
 if __name__ == "__main__":

@@ -153,6 +153,13 @@ def test_one_step_of_one_stage_can_be_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "plots" / "discriminator-gap.png").is_file()
 
 
+def test_a_metric_logged_before_the_first_step_can_be_drawn(tmp_path: Path) -> None:
+    run = FakeRun(tmp_path).running("discriminator", 1)
+    metrics = tmp_path / "stages" / "discriminator" / "attempt-1" / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().replace('"step":1', '"step":0'))
+    assert "the caption gap was" in text_of(write_report(run.folder).read_text())
+
+
 def test_the_report_can_be_written_again_and_is_the_same(folder: Path, html: str) -> None:
     assert write_report(folder).read_text() == html
 

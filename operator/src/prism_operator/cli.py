@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 
 from prism_operator.errors import PrismError
 
@@ -147,6 +146,8 @@ def report(target: Annotated[Path, typer.Argument(help="Run folder or PrismRun f
 
 
 def _print_status(inspected: list[tuple[dict[str, Any], PrismRunStatus]], output: str) -> None:
+    from rich.console import Console
+
     from prism_operator.status_table import run_details, runs_table
 
     now = datetime.now(UTC)

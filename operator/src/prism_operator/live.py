@@ -19,7 +19,7 @@ from rich.text import Text
 
 from prism_operator.api import PrismRunStatus, StageStatus
 from prism_operator.timestamps import parse_time
-from prism_operator.wording import duration, number
+from prism_operator.wording import SPACE, duration, number
 
 METRICS: dict[str, dict[str, str]] = {
     "sft": {"loss": "loss", "lr": "lr", "tokens_per_second": "tokens/s"},
@@ -46,8 +46,11 @@ STYLES = {
     "Skipped": "dim",
 }
 LIVE_STATES = ("Running", "Retrying", "Stopping")
-WIDE = 118
-"""Columns from which the metrics fit into the stage's row; on a narrower terminal they have a line of their own."""
+DONE_STATES = ("Succeeded", "Skipped")
+BAR_WIDTH = 18
+GAP = 2
+WIDE = 145
+"""Columns from which metrics stand in the stage's row; below, the running stage's have a line of their own."""
 LINE_SECONDS = 15.0
 LINES_A_STAGE = 10
 LINE_BACKOFF = 0.01
@@ -89,35 +92,42 @@ class RunDisplay:
 
 def render(status: PrismRunStatus, now: datetime, width: int) -> RenderableType:
     """One row a stage, then the run."""
-    parts: list[RenderableType] = [_rows(status, now, width)]
-    if width < WIDE:
-        parts += [Padding(_metrics(stage), (0, 0, 0, 2)) for stage in status.stages if stage.state in LIVE_STATES and stage.metrics]
-    times = [elapsed(stage, now) for stage in status.stages]
-    parts.append(Text(f"{status.summary}, {status.progress}{chr(160)}% of the run, {duration(sum(times))} in stages", style="dim"))
-    return Group(*parts)
-
-
-def _rows(status: PrismRunStatus, now: datetime, width: int) -> Table:
-    table = Table.grid(padding=(0, 2, 0, 0))
-    for justify in ("left", "left", "right", "right", "left", "left"):
+    cells = [_cells(stage, now) for stage in status.stages]
+    taken = sum(max((column.cell_len for column in columns), default=0) + GAP for columns in zip(*cells, strict=True))
+    metrics = [Text(watched(stage), style="dim" if stage.state in DONE_STATES else "") for stage in status.stages]
+    in_row = width >= WIDE
+    for text in metrics:
+        text.truncate(max(0, width - taken - BAR_WIDTH - GAP if in_row else width - GAP), overflow="ellipsis")
+    bar_width = min(BAR_WIDTH, max(0, width - taken - GAP))
+    table = Table.grid(padding=(0, GAP, 0, 0))
+    for justify in ("left", "left", "right", "right", "left", "left", "left"):
         table.add_column(justify=justify, no_wrap=True)
-    if width >= WIDE:
-        table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
-    for stage in status.stages:
-        metrics = [_metrics(stage)] if width >= WIDE else []
-        table.add_row(_name(stage), _bar(stage), _steps(stage), _time(stage, now), _left(stage), _phase(stage), *metrics)
-    return table
+    for stage, (name, *others), text in zip(status.stages, cells, metrics, strict=True):
+        table.add_row(name, _bar(stage, bar_width), *others, text if in_row else Text())
+    below = [] if in_row else [Padding(text, (0, 0, 0, 2)) for stage, text in zip(status.stages, metrics, strict=True) if _is_live(stage)]
+    total = sum(elapsed(stage, now) for stage in status.stages)
+    foot = Text(f"{status.summary}, {status.progress}{SPACE}% of the run, {duration(total)} in stages", style="dim")
+    return Group(table, *below, foot)
+
+
+def _cells(stage: StageStatus, now: datetime) -> tuple[Text, Text, Text, Text, Text]:
+    """A stage's row without its bar and its metrics."""
+    return _name(stage), Text(_steps(stage)), Text(_time(stage, now)), Text(_left(stage)), _phase(stage)
+
+
+def _is_live(stage: StageStatus) -> bool:
+    return stage.state in LIVE_STATES
 
 
 def _name(stage: StageStatus) -> Text:
     return Text(f"{MARKS.get(stage.state, '▸')} {stage.name}", style=STYLES.get(stage.state, "bold"))
 
 
-def _bar(stage: StageStatus) -> ProgressBar:
+def _bar(stage: StageStatus, width: int) -> ProgressBar:
     """A bar that pulses would tell of work that may not be done; an unknown total is an empty bar."""
     total = stage.total_steps or 1
-    done = total if stage.state in ("Succeeded", "Skipped") else stage.step if stage.total_steps else 0
-    return ProgressBar(total=total, completed=done, width=18)
+    done = total if stage.state in DONE_STATES else stage.step if stage.total_steps else 0
+    return ProgressBar(total=total, completed=done, width=width)
 
 
 def _steps(stage: StageStatus) -> str:
@@ -129,19 +139,15 @@ def _time(stage: StageStatus, now: datetime) -> str:
 
 
 def _left(stage: StageStatus) -> str:
-    return f"{duration(stage.eta_seconds)} left" if stage.eta_seconds is not None and stage.state in LIVE_STATES else ""
+    return f"{duration(stage.eta_seconds)} left" if stage.eta_seconds is not None and _is_live(stage) else ""
 
 
 def _phase(stage: StageStatus) -> Text:
     text = (
         stage.phase if stage.state == "Running" and stage.phase else "" if stage.state in ("Succeeded", "Pending") else stage.state.lower()
     )
-    attempt = f", attempt {stage.attempts[-1].number}" if stage.state in LIVE_STATES and len(stage.attempts) > 1 else ""
+    attempt = f", attempt {stage.attempts[-1].number}" if _is_live(stage) and len(stage.attempts) > 1 else ""
     return Text(text + attempt, style=STYLES.get(stage.state, "cyan"))
-
-
-def _metrics(stage: StageStatus) -> Text:
-    return Text(watched(stage), style="dim" if stage.state in ("Succeeded", "Skipped") else "")
 
 
 def watched(stage: StageStatus) -> str:
@@ -171,7 +177,7 @@ class PlainLines:
     def update(self, status: PrismRunStatus, now: datetime) -> None:
         for stage in status.stages:
             before = self._states.get(stage.name, "Pending")
-            if stage.state != before or (stage.state in LIVE_STATES and self._is_due(stage, now)):
+            if stage.state != before or (_is_live(stage) and self._is_due(stage, now)):
                 self._print(stage, before, status.message, now)
             self._states[stage.name] = stage.state
 
@@ -210,6 +216,6 @@ def _told(stage: StageStatus, before: str, message: str, now: datetime) -> str:
             return f"started, attempt {max([1, *(attempt.number for attempt in stage.attempts)])}"
         case "Running":
             left = f", {_left(stage)}" if _left(stage) else ""
-            return f"{stage.phase or 'running'} {_steps(stage)} ({100 * _share(stage):.0f}{chr(160)}%){left}{metrics}"
+            return f"{stage.phase or 'running'} {_steps(stage)} ({100 * _share(stage):.0f}{SPACE}%){left}{metrics}"
         case state:
             return f"{state.lower()}: {message}"

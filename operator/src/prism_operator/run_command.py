@@ -64,9 +64,10 @@ def _print_results(run_dir: Path, status: PrismRunStatus, console: Console) -> N
 
     try:
         console.print(summary_table(run_dir))
-        console.print(f"report       {write_report(run_dir)}", soft_wrap=True, highlight=False)
+        console.print(f"report: {write_report(run_dir)}", soft_wrap=True, highlight=False)
     except Exception as error:
         print(f"prism: the run is complete, and its report could not be drawn: {error}", file=sys.stderr)
+    width = max(len(stage.name) for stage in status.stages)
     for stage in status.stages:
         if stage.checkpoint is not None:
-            console.print(f"{stage.name:<12} {stage.checkpoint.uri}", soft_wrap=True, highlight=False)
+            console.print(f"{stage.name:<{width}}  {stage.checkpoint.uri}", soft_wrap=True, highlight=False)

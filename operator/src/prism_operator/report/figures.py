@@ -47,7 +47,7 @@ def draw_chart(chart: Chart) -> Figure:
     shades = stage_styles([stage for stage, *_ in chart.bands], {stage: kind for stage, kind, *_ in chart.bands})
     for track in chart.tracks:
         _draw_track(axes, track, shades)
-    last = max(end for *_, end in chart.bands)
+    last = max(1, *(end for *_, end in chart.bands))
     axes.set_xlim(0, last)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=NICE))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=NICE))

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from prism_operator.api import PrismRun, PrismRunStatus
+from prism_operator.timestamps import parse_time
 from prism_trainer.contract.checkpoint import CheckpointManifest
 from prism_trainer.contract.job import StageJob
 from prism_trainer.contract.report import MetricsLine, Progress, StageResult
@@ -62,6 +63,14 @@ class Attempt:
         return 0 if self.job else self.lines[0].step - 1
 
     @property
+    def seconds(self) -> float:
+        """Wall time; of an attempt that left no result, the time that its metrics span."""
+        if self.result:
+            return self.result.seconds
+        times = [time for line in (*self.lines[:1], *self.lines[-1:]) if (time := parse_time(line.time))]
+        return max(0.0, (times[-1] - times[0]).total_seconds()) if times else 0.0
+
+    @property
     def outcome(self) -> str:
         return self.result.outcome if self.result else "Unfinished"
 
@@ -83,8 +92,8 @@ class StageRecord:
 
     @property
     def seconds(self) -> float:
-        """Wall time of all attempts that told it."""
-        return sum(attempt.result.seconds for attempt in self.attempts if attempt.result)
+        """Of all attempts."""
+        return sum(attempt.seconds for attempt in self.attempts)
 
     @property
     def steps(self) -> int:
@@ -139,7 +148,7 @@ class RunRecord:
         return told or (stage.attempts[-1].outcome if stage.attempts else "Pending")
 
     def seconds(self, stage: StageRecord) -> float:
-        """Over all attempts, as the newest checkpoint tells; an attempt that was killed left no result of its own."""
+        """Over all attempts: as the newest checkpoint tells, or as the attempts do where they went on beyond it."""
         committed = [entry.manifest.provenance.seconds for entry in self.checkpoints if entry.manifest.stage == stage.name]
         return max([stage.seconds, *committed])
 
