@@ -85,7 +85,7 @@ def test_what_goes_on(scene, phase, reason):
         (two().live("sft", stop=asked()).wish(interrupted=True), 9, None),
         (two().live("sft", stop=asked()).wish(interrupted=True), 10, ("Interrupt", True)),
         (two().live("sft", stop=asked()), 9, None),
-        (two().live("sft", stop=asked(killed=True)).wish(interrupted=True, impatient=True), 99, None),
+        (two().live("sft", stop=asked(killed=True)).wish(interrupted=True, impatient=True), 99, ("Interrupt", True)),
         (two().live("sft", stop=asked(StopReason.HANG)), 10, ("Hang", True)),
         (two().live("sft", config_digest=OTHER_DIGEST), 0, ("NotWanted", False)),
         (two().live("rlvr"), 0, ("NotWanted", False)),

@@ -1,9 +1,14 @@
 """A file with mistakes gives every mistake, each with its path, its line and a way out."""
 
+import copy
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from builders import make_pipeline, make_run
 from prism_operator.parse import parse_run
+from prism_operator.plan import plan_problems
 from prism_operator.problems import format_path
 from prism_operator.source import read_source
 
@@ -95,3 +100,37 @@ def test_a_text_that_cannot_be_used_is_a_problem(text, sentence):
 @pytest.mark.parametrize(("text", "value"), [("1e-6", 1e-6), ("1.5E+3", 1500.0), ("-2e3", -2000.0), ("2026-01-01", "2026-01-01"), ("3", 3)])
 def test_numbers_are_read_as_people_write_them(text, value):
     assert read_source(f"a: {text}").raw == {"a": value}
+
+
+def paths_in(value, path=()):
+    """Every path of a plain value, its containers too."""
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield from paths_in(inner, (*path, key))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.floats(allow_nan=False) | st.sampled_from(["", "sft", "rlvr", "model", "x y"]),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["kind", "name", "uri", "config", "zzz"]), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data(), values=st.lists(JSON, min_size=1, max_size=3))
+def test_whatever_stands_in_a_file_gives_a_plan_or_problems_with_paths(data, values):
+    raw = copy.deepcopy(make_pipeline().raw)
+    for value in values:
+        *way, last = data.draw(st.sampled_from([path for path in paths_in(raw) if path]))
+        here = raw
+        for part in way:
+            here = here[part]
+        here[last] = value
+    parsed = parse_run(raw)
+    assert parsed.run is not None or parsed.problems
+    assert all(problem.sentence and format_path(problem.path) for problem in parsed.problems)
+    if parsed.run is not None:
+        plan_problems(parsed.run)

@@ -36,6 +36,12 @@ def test_noise_is_not_called_a_rise() -> None:
     assert "within its noise" in movement(Moved("x", "rlvr", series(*(rng.gauss(0.5, 0.1) for _ in range(60)))))
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_noise_is_not_given_a_turning_point(seed: int) -> None:
+    rng = random.Random(seed)
+    assert "at step" not in movement(Moved("x", "rlvr", series(*(rng.gauss(34.4, 0.2) for _ in range(20)))))
+
+
 def test_a_rise_above_the_noise_is_called_a_rise() -> None:
     rng = random.Random(3)
     assert movement(Moved("x", "rlvr", series(*(value + rng.gauss(0, 0.02) for value in ramp(0.4, 0.6, 60))))).startswith("rose from 0.4")

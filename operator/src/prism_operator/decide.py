@@ -88,10 +88,10 @@ def _tend(plan: RunPlan, observed: Observed, now: datetime) -> Decision:
     wanted = _wanted(plan, observed)
     stops = [_stop(plan, observed, record, StopReason.NOT_WANTED, now) for record in observed.live if record is not wanted]
     if wanted is None:
-        return _stopping(observed.live[0], StopReason.NOT_WANTED, stops)
+        return _stopping(plan, observed.live[0], StopReason.NOT_WANTED, stops)
     reason, wake_at = _why_stop(plan, observed, wanted, now)
     if reason is not None:
-        return _stopping(wanted, reason, [*stops, _stop(plan, observed, wanted, reason, now)])
+        return _stopping(plan, wanted, reason, [*stops, _stop(plan, observed, wanted, reason, now)])
     facts = reasons.STAGE_RUNNING.with_facts(attempt=wanted.number)
     deletes = leftovers(observed.stage(wanted.stage), plan.retention)
     return Decision(Phase.RUNNING, facts, wanted.stage, stops=_without_none(stops), deletes=deletes, wake_at=wake_at)
@@ -133,22 +133,24 @@ def _why_stop(plan: RunPlan, observed: Observed, record: AttemptRecord, now: dat
 
 
 def _stop(plan: RunPlan, observed: Observed, record: AttemptRecord, reason: StopReason, now: datetime) -> StopAttempt | None:
-    """The next step of stopping: ask, wait, kill, wait."""
+    """The next step of stopping: ask, wait, kill; killed again on every pass until it is gone."""
     if record.stop is None:
         return StopAttempt(record.stage, record.number, reason, kill=observed.wishes.impatient)
-    if record.stop.killed_at is not None:
-        return None
-    limits = next((stage.deadlines for stage in plan.stages if stage.name == record.stage), plan.deadlines)
-    due = kill_deadline(limits, record.stop)
+    due = _patience_ends(plan, record)
     late = due is None or due <= now
     return StopAttempt(record.stage, record.number, record.stop.reason, kill=True) if late or observed.wishes.impatient else None
 
 
-def _stopping(record: AttemptRecord, reason: StopReason, stops: list[StopAttempt | None]) -> Decision:
+def _patience_ends(plan: RunPlan, record: AttemptRecord) -> datetime | None:
+    limits = next((stage.deadlines for stage in plan.stages if stage.name == record.stage), plan.deadlines)
+    return kill_deadline(limits, record.stop) if record.stop else None
+
+
+def _stopping(plan: RunPlan, record: AttemptRecord, reason: StopReason, stops: list[StopAttempt | None]) -> Decision:
     facts = reasons.STOPPING.with_facts(attempt=record.number, stage=record.stage, why=reason.value)
     if reason is StopReason.HANG:
         facts = reasons.NO_HEARTBEAT.with_facts(attempt=record.number, stage=record.stage)
-    return Decision(Phase.STOPPING, facts, record.stage, stops=_without_none(stops))
+    return Decision(Phase.STOPPING, facts, record.stage, stops=_without_none(stops), wake_at=_patience_ends(plan, record))
 
 
 def _next(plan: RunPlan, observed: Observed, now: datetime) -> Decision:

@@ -14,12 +14,15 @@ from prism_operator.errors import RunFolderBusyError, RunFolderError
 from prism_operator.local.files import LOCK, STATUS, make_folder, unwritable
 from prism_operator.names import BASE_DIR_ANNOTATION
 
+LOCK_SECONDS = 0.5
+"""`prism status` takes the lock for an instant to see whether it is free, which must not refuse a runner."""
+
 
 @contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
     """The kernel lets go of the lock when its holder dies, however it dies."""
     make_folder(run_dir)
-    lock = FileLock(run_dir / LOCK, timeout=0)
+    lock = FileLock(run_dir / LOCK, timeout=LOCK_SECONDS)
     try:
         lock.acquire()
     except Timeout as error:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 
@@ -25,6 +26,7 @@ def this_machine() -> Machine:
     return Machine(cwd=Path.cwd(), num_gpus=count_gpus)
 
 
+@cache
 def count_gpus() -> int:
     """NVIDIA GPUs, by the driver's own tool, else by the device files."""
     tool = shutil.which("nvidia-smi")

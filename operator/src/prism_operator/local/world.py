@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -85,7 +86,9 @@ class LocalWorld:
             return
         now = format_exact(datetime.now(UTC))
         asked = read_value(folder / STOP, StopRequest) or StopRequest(reason=stop.reason, requested_at=now, killed_at=None)
-        write_value(folder / STOP, asked.model_copy(update={"killed_at": now}) if stop.kill else asked)
+        if stop.kill and asked.killed_at is None:
+            asked = asked.model_copy(update={"killed_at": now})
+        write_value(folder / STOP, asked)
         if stop.kill:
             processes.kill_session(process.pid)
         else:
@@ -168,4 +171,8 @@ class LocalWorld:
 
 def _last_change(folder: Path) -> datetime:
     """The best guess at when a process nobody watched was last alive."""
-    return from_timestamp(max((path.stat().st_mtime for path in folder.iterdir()), default=folder.stat().st_mtime))
+    times = [folder.stat().st_mtime]
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            times.append(path.stat().st_mtime)
+    return from_timestamp(max(times))

@@ -136,6 +136,7 @@ def draw_evaluation(rows: Sequence[EvaluationRow], kinds: dict[str, str]) -> Fig
     axes.set_yticks(range(len(rows)), names, color=INK)
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.grid(axis="y", visible=False)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=NICE))
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
     axes.set_xlabel("accuracy, with its confidence interval")
     return figure

@@ -79,6 +79,7 @@ def _content(run: RunRecord, run_dir: Path, figures: list[Plate]) -> dict[str, A
         "checkpoints": [
             (entry.folder.relative_to(names.checkpoints_uri(str(run_dir))).as_posix(), entry.manifest) for entry in lineage.in_order(run)
         ],
+        "digests": {entry.manifest.digest for entry in run.checkpoints},
         "chain": lineage.chain(run),
         "versions": _versions(run),
         "light": Markup(css_variables(dark=False)),

@@ -84,13 +84,13 @@ def noise(series: Series) -> float:
 
 
 def _turn(series: Series) -> tuple[int, float] | None:
-    """The step and the smoothed value farthest outside the span between beginning and end, if that is notable."""
+    """The step and value farthest outside the span of the ends, if notable; the farthest of many is far by chance: noise counts twice."""
     if len(series.values) < FEW:
         return None
     smooth = series.smoothed(series.end_size)
     low, high = sorted((series.beginning, series.ending))
     outside = [max(value - high, low - value) for value in smooth]
     farthest = max(range(len(smooth)), key=outside.__getitem__)
-    if outside[farthest] < max(NOTABLE * (max(smooth) - min(smooth)), noise(series)):
+    if outside[farthest] < max(NOTABLE * (max(smooth) - min(smooth)), 2 * noise(series)):
         return None
     return series.steps[farthest], smooth[farthest]
