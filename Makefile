@@ -32,9 +32,9 @@ test: $(STAMP) ## Run every test that this machine can run
 lint: $(STAMP) ## Format, style, types, layers
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
 
-lock: ## Resolve requirements/*.in again, with hashes
+lock: $(STAMP) ## Resolve requirements/*.in again, with hashes
 	@for file in requirements/*.in; do \
-	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url $$file -o $${file%.in}.txt; \
+	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url $$file -o $${file%.in}.txt; \
 	done
 
 clean: ## Remove the environment and all runs

@@ -20,6 +20,7 @@ from transformers import (
     Qwen3VLProcessor,
     Qwen3VLVideoProcessor,
 )
+from transformers.utils import logging
 
 SPECIAL = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>",
@@ -34,6 +35,7 @@ CHAT_TEMPLATE = """{%- for message in messages %}<|im_start|>{{ message.role }}
 
 def write_base_model(folder: Path, seed: int) -> int:
     """Write model and processor as a Hugging Face directory; returns the number of parameters."""
+    logging.disable_progress_bar()
     torch.manual_seed(seed)
     tokenizer = _tokenizer()
     model = Qwen3VLForConditionalGeneration(_config(tokenizer))
@@ -87,7 +89,7 @@ def _config(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLConfig:
     text = {
         "vocab_size": 64 * -(-len(tokenizer) // 64),
         "hidden_size": 192,
-        "intermediate_size": 512,
+        "intermediate_size": 384,
         "num_hidden_layers": 4,
         "num_attention_heads": 3,
         "num_key_value_heads": 1,

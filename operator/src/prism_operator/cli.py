@@ -121,12 +121,12 @@ def new(
     """Write a commented PrismRun to start from."""
     from prism_operator.new import write_prismrun
 
-    for option, value, known in (("--size", size, ("tiny", "4b", "8b")), ("--algorithm", algorithm, ("grpo", "dapo", "gspo"))):
-        if value not in known:
-            _fail(f"{option} is '{value}'; expected {', '.join(known)}", 2)
     if file is not None and file.exists():
         _fail(f"{file} exists; give another name or delete it", 1)
-    text = write_prismrun(file, size, algorithm, name)
+    try:
+        text = write_prismrun(file, size, algorithm, name)
+    except PrismError as error:
+        _fail(str(error), error.exit_code)
     typer.echo(text if file is None else f"wrote {file}; next: prism validate {file}")
 
 

@@ -34,8 +34,9 @@ def _alignment(config: AlignmentConfig) -> list[tuple[str, str]]:
         found.append(("rewardMode", f"reward mode '{config.reward_mode}' is not carried out yet; use 'default'"))
     if config.discriminator_update != "before":
         found.append(("discriminatorUpdate", "an update after the policy's is not carried out yet; use 'before'"))
-    if config.length_penalty_caption or config.length_penalty_cot:
-        found.append(("lengthPenaltyCaption, lengthPenaltyCot", "length correction is not carried out yet; set both to 0"))
+    for path, beta in (("lengthPenaltyCaption", config.length_penalty_caption), ("lengthPenaltyCot", config.length_penalty_cot)):
+        if beta:
+            found.append((path, "length correction is not carried out yet; set it to 0"))
     if config.saturation_guard is not None:
         found.append(("saturationGuard", "the saturation guard is not carried out yet; leave it out"))
     return found
