@@ -276,7 +276,7 @@ def metrics_of(kind: str, t: float, step: int, rng: random.Random) -> dict[str, 
             caption, cot = noisy(_toward(5.3, 1.9, 2.5)(t), 0.3), noisy(_toward(3.8, 1.6, 2)(t), 0.3)
             return {
                 "reward/caption_score_mean": noisy(-1.5 + t, 0.2),
-                "reward/acc_reward": _share(noisy(0.40 + 0.08 * t, 0.025)),
+                "reward/acc_reward/mean": _share(noisy(0.40 + 0.08 * t, 0.025)),
                 "reward/format_valid_ratio": _share(noisy(0.95 + 0.03 * t, 0.008)),
                 "critic/caption_gap": caption,
                 "critic/cot_gap": cot,

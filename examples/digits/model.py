@@ -1,4 +1,4 @@
-"""A Qwen3-VL of about two million parameters with its own tokenizer and processor, from nothing.
+"""A Qwen3-VL of about three million parameters with its own tokenizer and processor, from nothing.
 
 It is the real architecture (vision tower, merger with deepstack, interleaved mRoPE, grouped-query attention), only small. Head size
 64 and patch size 16 are kept, so that vLLM and every other engine take it as well.
@@ -89,7 +89,7 @@ def _config(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLConfig:
     text = {
         "vocab_size": 64 * -(-len(tokenizer) // 64),
         "hidden_size": 192,
-        "intermediate_size": 384,
+        "intermediate_size": 512,
         "num_hidden_layers": 4,
         "num_attention_heads": 3,
         "num_key_value_heads": 1,

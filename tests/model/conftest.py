@@ -59,9 +59,9 @@ def make_scorer(policy, encoder):
     """Build a scorer over a fresh discriminator; keyword arguments are the discriminator's configuration."""
 
     def make(cot_sees_caption=True, seed=0, **fields) -> Scorer:
-        config = DiscriminatorConfig(head_std=0.5, **fields)
+        config = DiscriminatorConfig(head_std=0.5, cot_sees_caption=cot_sees_caption, **fields)
         model = upcycle(policy, config, torch.Generator().manual_seed(seed)).eval()
-        return Scorer(model, encoder, cot_sees_caption, 4096, CPU)
+        return Scorer(model, encoder, 4096, CPU)
 
     return make
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import random
+import shutil
 import signal
 from pathlib import Path
 
@@ -11,6 +13,11 @@ import pytest
 from transformers import AutoModelForImageTextToText
 
 from mini_runs import kill, wait_until
+from prism_trainer.checkpoints import read_manifest
+from prism_trainer.contract.checkpoint import CheckpointRef
+from prism_trainer.contract.job import StageJob
+from prism_trainer.errors import Stopped
+from prism_trainer.reporting import Reporter
 
 pytestmark = pytest.mark.pipeline
 
@@ -56,8 +63,6 @@ def test_every_policy_it_leaves_loads_as_a_plain_hugging_face_directory(finished
 
 
 def test_the_chain_of_parents_leads_back_to_the_base_model(finished):
-    from prism_trainer.checkpoints import read_manifest
-
     files = (finished.folder / "out" / "checkpoints").glob("*/attempt-*/step-*/manifest.json")
     manifests = {manifest.digest: manifest for manifest in (read_manifest(file.parent) for file in files)}
     (last,) = (manifest for manifest in manifests.values() if manifest.stage == "rlvr")
@@ -131,15 +136,57 @@ def test_a_stage_can_be_skipped_with_another_runs_checkpoint(finished, make_run)
     assert set(run.finals()) == {"rlvr"} and run.finals()["rlvr"][0] != finished.finals()["rlvr"][0]
 
 
-def test_a_changed_hyperparameter_is_refused_and_with_redo_runs_from_that_stage_on(finished, make_run, module_tmp):
-    before = finished.finals()
-    finished.stage("rlvr")["config"]["steps"] = 2
+def test_a_changed_hyperparameter_is_refused_and_with_redo_runs_from_that_stage_on(finished, make_run):
+    run = make_run("changed")
+    shutil.copytree(finished.folder / "out", run.folder / "out")
+    run.stage("rlvr")["config"]["steps"] = 2
+    before = run.finals()
+    code, output = run.finish()
+    assert code == 1 and "'rlvr'" in output and "--redo" in output
+    assert run.finals() == before
+    code, output = run.finish("--redo")
+    assert code == 0, output
+    done = json.loads((run.folder / "out" / "status.json").read_text())["status"]["stages"]
+    attempts = {stage["name"]: stage["attempts"][-1]["number"] for stage in done}
+    assert attempts == {"sft": 1, "discriminator": 1, "alignment": 1, "rlvr": 2, "evaluation": 2}
+    assert [stage["checkpoint"]["step"] for stage in done if stage["name"] == "rlvr"] == [2]
+
+
+class StopsAfter(Reporter):
+    """A reporter that is asked to stop after a step."""
+
+    def __init__(self, folder: Path, job: StageJob, last_step: int) -> None:
+        super().__init__(folder, job.stage, job.attempt)
+        self._last_step = last_step
+
+    def step(self, step: int, metrics: dict[str, float]) -> None:
+        super().step(step, metrics)
+        if step == self._last_step:
+            self._stop.set()
+
+
+def _run_stage(job: StageJob, last_step: int) -> CheckpointRef:
+    reporter = StopsAfter(Path(job.report_dir), job, last_step)
+    module = importlib.import_module(f"prism_trainer.stages.{job.config.kind}")
     try:
-        code, output = finished.finish()
-        assert code == 1 and "'rlvr'" in output and "--redo" in output
-        assert finished.finals() == before
-    finally:
-        finished.stage("rlvr")["config"]["steps"] = 4
+        return module.run(job, job.config, reporter)
+    except Stopped as stopped:
+        assert stopped.checkpoint is not None
+        return stopped.checkpoint
+
+
+@pytest.mark.parametrize(("stage", "stop_at"), [("sft", 7), ("discriminator", 3), ("alignment", 2), ("rlvr", 1)])
+def test_a_stage_stopped_midway_goes_on_to_the_same_bits(finished, tmp_path, stage, stop_at):
+    out = finished.folder / "out"
+    job = StageJob.model_validate(json.loads((out / "stages" / stage / "attempt-1" / "job.json").read_text()))
+    job = job.model_copy(update={"output_uri": str(tmp_path / "attempt-1"), "report_dir": str(tmp_path / "report-1")})
+    half = _run_stage(job, stop_at)
+    assert half.step == stop_at
+    again = {"attempt": 2, "output_uri": str(tmp_path / "attempt-2"), "report_dir": str(tmp_path / "report-2"), "resume_from": half}
+    whole = _run_stage(job.model_copy(update=again), last_step=-1)
+    assert whole.digest == finished.finals()[stage][0]
+    steps = [json.loads(line)["step"] for line in (tmp_path / "report-2" / "metrics.jsonl").read_text().splitlines()]
+    assert min(steps) >= stop_at and max(steps) == whole.step
 
 
 def _flip(file: Path) -> None:
@@ -149,8 +196,6 @@ def _flip(file: Path) -> None:
 
 
 def test_one_flipped_bit_in_a_checkpoint_stops_the_next_stage_and_names_the_file(finished, make_run):
-    import shutil
-
     run = make_run("flipped")
     copied = run.folder / "sft"
     (source,) = (finished.folder / "out" / "checkpoints" / "sft").glob("attempt-*/step-*")

@@ -16,7 +16,7 @@ def test_a_group_is_normalised_with_its_own_mean_and_unbiased_deviation():
     torch.testing.assert_close(group_normalise(scores), expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("scores", [[[5.0]], [[2.0, 2.0, 2.0]]], ids=["a group of one", "equal scores"])
+@pytest.mark.parametrize("scores", [[[5.0]], [[2.0, 2.0, 2.0]], [[0.2] * 12]], ids=["a group of one", "equal scores", "whose mean rounds"])
 def test_nothing_to_compare_gives_no_advantage(scores):
     assert group_normalise(torch.tensor(scores)).abs().max() == 0
 

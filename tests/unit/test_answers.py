@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prism_trainer.responses import parse_response
 from prism_trainer.rewards.answers import answers_match
 from prism_trainer.rewards.verifiable import verifiable_reward
 
@@ -17,7 +18,17 @@ from prism_trainer.rewards.verifiable import verifiable_reward
         ("$7$", "7", True),
         ("12,000", "12000", True),
         ("-3", "-3.0000001", True),
+        ("1e-9", "0.000000001", True),
+        ("0.0000004", "0.0000003", False),
+        ("0", "0.0000001", False),
+        ("1000000", "1000002", False),
         ("B", "b", True),
+        ("(B)", "B", True),
+        ("B)", "B", True),
+        ("B.", "(b)", True),
+        ("(B)", "C", False),
+        ("(3)", "3", False),
+        ("B", "B 5", False),
         ("two  words", "Two words", True),
         ("8", "7", False),
         ("70", "7", False),
@@ -53,5 +64,5 @@ def test_an_answer_equals_itself_unless_it_says_nothing(text):
     ids=["right", "wrong answer, right format", "wrong format"],
 )
 def test_the_reward_is_eight_tenths_accuracy_and_two_tenths_format(text, expected):
-    reward = verifiable_reward(text, ["7"])
+    reward = verifiable_reward(parse_response(text), ["7"])
     assert (reward.score, reward.accuracy, reward.format) == pytest.approx(expected)

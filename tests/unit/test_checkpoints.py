@@ -1,5 +1,6 @@
 """No manifest, no checkpoint; and what the manifest says is what is there."""
 
+import errno
 import os
 import subprocess
 import uuid
@@ -9,7 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from prism_trainer.checkpoints import commit_checkpoint, digest_plain_model, read_manifest, remove_checkpoint, verify_checkpoint
+from prism_trainer.checkpoints import (
+    commit_checkpoint,
+    digest_plain_model,
+    read_manifest,
+    remove_checkpoint,
+    storage_error,
+    verify_checkpoint,
+)
 from prism_trainer.contract.checkpoint import CheckpointManifest, CheckpointRef, Provenance
 from prism_trainer.errors import CheckpointCorruptError, ModelError, StorageError
 
@@ -97,6 +105,29 @@ def test_damage_is_a_sentence_that_says_what_to_do(tmp_path, damage, sentence):
     assert "restore" in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["policy/model-2.safetensors", "policy/sub/manifest.json", "adapter_config.json", "manifest.partial"])
+def test_a_file_that_the_manifest_does_not_list_is_refused_by_name(tmp_path, name):
+    ref = _commit(tmp_path / "a")
+    (tmp_path / "a" / name).write_text("{}")
+    with pytest.raises(CheckpointCorruptError, match=rf"{name}' is not part of it .*take it away, or remove"):
+        verify_checkpoint(ref)
+
+
+def test_a_link_to_a_folder_is_a_file_too_many(tmp_path):
+    ref = _commit(tmp_path / "a")
+    (tmp_path / "a" / "policy" / "more").symlink_to(tmp_path)
+    with pytest.raises(CheckpointCorruptError, match="policy/more' is not part of it"):
+        verify_checkpoint(ref)
+
+
+def test_a_manifest_of_the_payloads_own_is_payload(tmp_path):
+    ref = commit_checkpoint(tmp_path / "a", {"policy": lambda folder: (folder / "manifest.json").write_text("{}")}, _describe())
+    assert [entry.path for entry in verify_checkpoint(ref).files] == ["policy/manifest.json"]
+    (tmp_path / "a" / "policy" / "manifest.json").write_text("[]")
+    with pytest.raises(CheckpointCorruptError, match="another content"):
+        verify_checkpoint(ref)
+
+
 def test_another_checkpoint_than_the_one_asked_for_is_refused(tmp_path):
     _commit(tmp_path / "a")
     with pytest.raises(CheckpointCorruptError, match="expected sha256:0000"):
@@ -123,8 +154,73 @@ def test_a_writer_that_fails_leaves_nothing(tmp_path):
 def test_what_a_dead_attempt_left_half_written_is_replaced(tmp_path):
     (tmp_path / "a" / "policy").mkdir(parents=True)
     (tmp_path / "a" / "policy" / "stale").write_text("x")
+    (tmp_path / "a" / "manifest.partial").write_text("{}")
+    assert read_manifest(tmp_path / "a") is None
     ref = _commit(tmp_path / "a")
     assert not (tmp_path / "a" / "policy" / "stale").exists() and verify_checkpoint(ref)
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """What is synced to the disk, in order; each with whether the checkpoint was committed by then."""
+    calls = []
+    sync = os.fsync
+
+    def note(descriptor):
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        calls.append((path, any((folder / "manifest.json").exists() for folder in (path, *path.parents))))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    return calls
+
+
+def test_everything_is_on_the_disk_before_the_manifest_and_verifying_writes_nothing(tmp_path, synced):
+    ref = _commit(tmp_path / "a")
+    before = {path.relative_to(tmp_path).as_posix() for path, committed in synced if not committed}
+    assert before == {".", "a", "a/policy", "a/policy/model.safetensors", "a/policy/sub", "a/policy/sub/config.json", "a/manifest.partial"}
+    assert [path for path, committed in synced if committed] == [tmp_path / "a"]
+    synced.clear()
+    assert verify_checkpoint(ref) and not synced
+
+
+def test_a_disk_that_fails_after_the_commit_leaves_the_checkpoint(tmp_path, monkeypatch):
+    folder = tmp_path / "a"
+
+    def fail_when_committed(descriptor):
+        if (folder / "manifest.json").exists():
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail_when_committed)
+    with pytest.raises(StorageError, match="is committed, but the disk reports an error"):
+        _commit(folder)
+    assert verify_checkpoint(CheckpointRef(stage="sft", uri=str(folder), digest=read_manifest(folder).digest))
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (OSError(errno.ENOSPC, "x"), r"no space left for checkpoint '.*' \(\d+ MiB free\); free some and run again"),
+        (OSError(errno.EDQUOT, "x"), "the disk quota is used up; free some, or have the quota raised, and run again"),
+        (PermissionError(errno.EACCES, "x"), "cannot be written: Permission denied; make the place writable, or give another one, and run"),
+        (PermissionError(errno.EPERM, "x"), "cannot be written: Operation not permitted; make"),
+        (OSError(errno.EROFS, "x"), "cannot be written: Read-only file system; make"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "no space left for checkpoint"),
+    ],
+    ids=["full", "quota", "access", "permission", "read-only", "full, says a library"],
+)
+def test_a_disk_that_refuses_is_a_sentence_and_leaves_nothing(tmp_path, error, sentence):
+    def fail(folder: Path) -> None:
+        raise error
+
+    with pytest.raises(StorageError, match=sentence):
+        commit_checkpoint(tmp_path / "a", {"policy": fail}, _describe())
+    assert not (tmp_path / "a").exists()
+
+
+def test_another_error_is_not_the_disks():
+    assert storage_error("checkpoint", Path(), FileNotFoundError(errno.ENOENT, "x")) is None
+    assert storage_error("checkpoint", Path(), ValueError("28")) is None
 
 
 def test_removing_takes_the_manifest_first(tmp_path):

@@ -29,7 +29,10 @@ def test_a_pipeline_runs_through_and_leaves_what_it_promised(local):
     ended = local.write(make_pipeline()).run()
     assert ended.exit_code == 0
     assert sorted(local.manifests()) == ["alignment", "discriminator", "evaluation", "rlvr", "sft"]
-    assert json.loads((local.run_dir / "results.json").read_text()) == [{"stage": "sft", "accuracy": 0.5}]
+    (row,) = json.loads((local.run_dir / "results.json").read_text())
+    sft = local.manifests()["sft"][0]
+    expected = {"stage": "sft", "steps": 4, "seconds": sft["provenance"]["seconds"], "accuracy": 0.5, "manifest": sft["digest"]}
+    assert list(row.items()) == list(expected.items()) and row["seconds"] > 0
     assert local.status()["summary"] == "Succeeded" and (local.run_dir / "prismrun.yaml").exists()
     assert not list(local.run_dir.glob("checkpoints/*/*/step-000001")), "intermediate checkpoints are gone"
 

@@ -16,9 +16,15 @@ def test_every_row_comes_once_before_any_comes_twice(num_rows, seed, count):
     assert max(counts.values()) - min(counts.get(row, 0) for row in range(num_rows)) <= 1
 
 
-@given(st.lists(st.integers(1, 20), min_size=1, max_size=4), st.integers(0, 3), st.integers(1, 80))
-def test_a_longer_plan_does_not_change_the_passes_of_a_set(sizes, seed, count):
-    pairs = mixture_order(sizes, [1.0] * len(sizes), seed, "here", count)
+@given(st.integers(1, 30), st.integers(0, 5), st.integers(1, 60), st.integers(1, 60))
+def test_a_longer_plan_begins_with_the_shorter_one(num_rows, seed, short, more):
+    longer = epoch_order(num_rows, seed, "here", short + more).tolist()
+    assert longer[:short] == epoch_order(num_rows, seed, "here", short).tolist()
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=4), st.sampled_from([None, 1.0]), st.integers(0, 3), st.integers(1, 80))
+def test_no_row_comes_again_before_its_whole_set_was_seen(sizes, weight, seed, count):
+    pairs = mixture_order(sizes, [weight] * len(sizes), seed, "here", count)
     assert len(pairs) == count and all(0 <= row < sizes[number] for number, row in pairs)
     for number, size in enumerate(sizes):
         rows = [row for chosen, row in pairs if chosen == number]
@@ -28,6 +34,16 @@ def test_a_longer_plan_does_not_change_the_passes_of_a_set(sizes, seed, count):
 def test_sets_are_drawn_by_weight():
     drawn = Counter(number for number, _ in mixture_order([50, 50], [3.0, 1.0], 0, "here", 4000))
     assert 0.72 < drawn[0] / 4000 < 0.78
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=4), st.integers(0, 3), st.integers(1, 3))
+def test_without_weights_an_epoch_is_every_row_once(sizes, seed, epochs):
+    drawn = Counter(mixture_order(sizes, [None] * len(sizes), seed, "here", epochs * sum(sizes)))
+    assert drawn == {(number, row): epochs for number, size in enumerate(sizes) for row in range(size)}
+
+
+def test_a_set_without_weight_beside_one_with_weight_counts_by_its_rows():
+    assert mixture_order([30, 10], [None, 10.0], 0, "here", 99) == mixture_order([30, 10], [30.0, 10.0], 0, "here", 99)
 
 
 def test_the_same_seed_and_place_give_the_same_rows():

@@ -27,7 +27,7 @@ METRICS: dict[str, dict[str, str]] = {
     "alignment": {
         "critic/caption_gap": "caption gap",
         "critic/cot_gap": "cot gap",
-        "reward/acc_reward": "accuracy",
+        "reward/acc_reward/mean": "accuracy",
         "reward/format_valid_ratio": "format",
     },
     "rlvr": {"reward/mean": "reward", "reward/acc_reward/mean": "accuracy", "response_length/mean": "tokens", "actor/entropy": "entropy"},

@@ -6,6 +6,7 @@ The job is parsed before torch is imported, so that a wrong file fails at once. 
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -17,8 +18,10 @@ from pydantic import ValidationError
 
 from prism_trainer.contract.job import StageJob
 from prism_trainer.contract.report import EXIT_CODES, FailureClass, StageResult
-from prism_trainer.errors import PrismError, Stopped
+from prism_trainer.errors import PrismError, Stopped, StorageError
 from prism_trainer.reporting import Reporter
+
+OUT_OF_MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def main(arguments: list[str]) -> int:
@@ -30,13 +33,26 @@ def main(arguments: list[str]) -> int:
     except (OSError, ValueError, ValidationError) as error:
         print(f"job file '{arguments[0]}' cannot be used: {error}", file=sys.stderr)
         return 2
-    with Reporter(Path(job.report_dir), job.stage, job.attempt) as reporter:
+    try:
+        reporter = Reporter(Path(job.report_dir), job.stage, job.attempt)
+    except StorageError as error:
+        print(error, file=sys.stderr)
+        return EXIT_CODES[error.failure_class]
+    with reporter:
         result = _run(job, reporter)
-        reporter.result(result)
+        _leave(result, reporter)
     if result.outcome == "Succeeded":
         return 0
     print(f"{result.outcome}: {result.message}", file=sys.stderr)
     return EXIT_CODES[result.failure_class or FailureClass.PREEMPTED]
+
+
+def _leave(result: StageResult, reporter: Reporter) -> None:
+    """Where it cannot be written, the exit code still tells the class."""
+    try:
+        reporter.result(result)
+    except StorageError as error:
+        print(error, file=sys.stderr)
 
 
 def _run(job: StageJob, reporter: Reporter) -> StageResult:
@@ -48,15 +64,22 @@ def _run(job: StageJob, reporter: Reporter) -> StageResult:
         return _result(job, reporter, "Stopped", message=str(stopped), checkpoint=stopped.checkpoint)
     except PrismError as error:
         return _result(job, reporter, "Failed", failure_class=error.failure_class, message=str(error))
-    except MemoryError:
-        return _failed_for_memory(job, reporter)
     except Exception as error:
         traceback.print_exc()
-        if type(error).__name__ == "OutOfMemoryError":
+        if is_out_of_memory(error):
             return _failed_for_memory(job, reporter)
         message = f"{type(error).__name__}: {error} (a bug or an unforeseen input; the traceback is in the attempt's log)"
         return _result(job, reporter, "Failed", failure_class=FailureClass.USER_ERROR, message=message[:1500])
     return _result(job, reporter, "Succeeded", checkpoint=checkpoint, metrics=reporter.latest)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Torch has a class of its own for a GPU's memory; its CPU allocator and the GPU's libraries say it in words only."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY_WORDS)
 
 
 def _failed_for_memory(job: StageJob, reporter: Reporter) -> StageResult:
@@ -65,7 +88,7 @@ def _failed_for_memory(job: StageJob, reporter: Reporter) -> StageResult:
 
 
 def _result(job: StageJob, reporter: Reporter, outcome: str, **fields: object) -> StageResult:
-    return StageResult(stage=job.stage, attempt=job.attempt, outcome=outcome, seconds=round(reporter.seconds, 3), **fields)  # type: ignore[arg-type]
+    return StageResult(stage=job.stage, attempt=job.attempt, outcome=outcome, seconds=round(reporter.seconds, 3), **fields)
 
 
 def _prepare_libraries(job: StageJob) -> None:

@@ -1,4 +1,4 @@
-"""Commit, verify and find checkpoints in a folder. Payload first, hashes, then `manifest.json` by atomic rename."""
+"""Commit, verify and find checkpoints in a folder. Payload first, hashes, all of it to the disk, then `manifest.json` by atomic rename."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from prism_trainer.errors import CheckpointCorruptError, ModelError, StorageErro
 
 Writer = Callable[[Path], None]
 HASH_THREADS = 4
+PARTIAL = "manifest.partial"
+"""The manifest before its rename; found without a manifest, it is part of an attempt that died, and no checkpoint."""
 
 
 def commit_checkpoint(
@@ -26,24 +29,24 @@ def commit_checkpoint(
 ) -> CheckpointRef:
     """Write each part of `payload` into `folder/<part>` and then the manifest that `describe` makes of the files.
 
-    A folder without a manifest is a leftover of an attempt that died while writing and is replaced.
+    A folder without a manifest is a leftover of an attempt that died while writing and is replaced. From the manifest's rename on the
+    checkpoint is committed, and nothing here removes it any more.
     """
-    if (folder / MANIFEST).exists():
+    if os.path.lexists(folder / MANIFEST):
         raise StorageError(f"'{folder}' already holds a committed checkpoint; it is never overwritten, remove it by hand to make it again")
     try:
-        shutil.rmtree(folder, ignore_errors=True)
-        for part, write in payload.items():
-            (folder / part).mkdir(parents=True)
-            write(folder / part)
+        _write_payload(folder, payload)
         manifest = describe(_hash_files(folder))
-        _write_atomically(folder / MANIFEST, json.dumps(manifest.to_file(), indent=2))
+        (folder / PARTIAL).write_text(json.dumps(manifest.to_file(), indent=2))
+        _sync_tree(folder)
+        (folder / PARTIAL).rename(folder / MANIFEST)
     except Exception as error:
         shutil.rmtree(folder, ignore_errors=True)
-        if _is_out_of_space(error):
-            raise StorageError(
-                f"no space left for checkpoint '{folder}' ({_free(folder)} free); free some and run again: earlier checkpoints are kept"
-            ) from error
+        refused = storage_error(f"checkpoint '{folder}'", folder, error)
+        if refused:
+            raise refused from error
         raise
+    _sync_commit(folder)
     return CheckpointRef(stage=manifest.stage, uri=str(folder), digest=manifest.digest, step=manifest.step)
 
 
@@ -80,12 +83,8 @@ def verify_checkpoint(ref: CheckpointRef) -> CheckpointManifest:
         raise CheckpointCorruptError(
             f"checkpoint of stage '{ref.stage}': '{folder}' is {manifest.digest[:19]}, expected {ref.digest[:19]}; give the right one"
         )
-    with ThreadPoolExecutor(HASH_THREADS) as pool:
-        for problem in pool.map(lambda entry: _check(folder, entry), manifest.files):
-            if problem:
-                raise CheckpointCorruptError(
-                    f"checkpoint of stage '{manifest.stage}': {problem}; restore the file, or remove '{folder}' to have the stage run again"
-                )
+    for problem in _problems(folder, manifest):
+        raise CheckpointCorruptError(f"checkpoint of stage '{manifest.stage}': {problem}, or remove '{folder}' to have the stage run again")
     return manifest
 
 
@@ -104,45 +103,103 @@ def remove_checkpoint(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def storage_error(what: str, path: Path, error: Exception) -> StorageError | None:
+    """The sentence for a disk that is full or that may not be written to; None where the error is another one."""
+    number = _system_error(error)
+    again = "and run again: earlier checkpoints are kept"
+    if number == errno.ENOSPC:
+        return StorageError(f"no space left for {what} ({_free(path)} free); free some {again}")
+    if number == errno.EDQUOT:
+        return StorageError(f"no space left for {what}: the disk quota is used up; free some, or have the quota raised, {again}")
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return StorageError(f"{what} cannot be written: {os.strerror(number)}; make the place writable, or give another one, {again}")
+    return None
+
+
+def _system_error(error: Exception) -> int | None:
+    """Its number. Libraries like safetensors report a full disk as an error of their own, with the system's number in the words."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    found = re.search(r"(?:os error|Errno) (\d+)", str(error))
+    return int(found[1]) if found else None
+
+
+def _write_payload(folder: Path, payload: dict[str, Writer]) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+    for part, write in payload.items():
+        (folder / part).mkdir(parents=True)
+        write(folder / part)
+
+
 def _hash_files(folder: Path) -> tuple[FileEntry, ...]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
     with ThreadPoolExecutor(HASH_THREADS) as pool:
         return tuple(pool.map(lambda path: _entry(folder, path), files))
 
 
 def _entry(folder: Path, path: Path) -> FileEntry:
+    return FileEntry(path=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=_sha256(path))
+
+
+def _sha256(path: Path) -> str:
     with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        os.fsync(file.fileno())
-        return FileEntry(path=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=sha256)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check(folder: Path, entry: FileEntry) -> str | None:
-    path = folder / entry.path
-    if not path.is_file():
-        return f"'{path}' is missing"
-    if path.stat().st_size != entry.size:
-        return f"'{path}' has {path.stat().st_size} bytes, expected {entry.size}"
-    if _entry(folder, path).sha256 != entry.sha256:
-        return f"'{path}' has another content than when it was committed (sha256 differs)"
+def _problems(folder: Path, manifest: CheckpointManifest) -> Iterator[str]:
+    """Each with what to do. A file that is not listed is one too: a loader would take a shard or an adapter for part of the model."""
+    listed = {folder / entry.path for entry in manifest.files}
+    for path in sorted(_leaves(folder) - listed - {folder / MANIFEST}):
+        yield f"'{path}' is not part of it (its {MANIFEST} does not list the file); take it away"
+    with ThreadPoolExecutor(HASH_THREADS) as pool:
+        problems = pool.map(lambda entry: _check(folder / entry.path, entry), manifest.files)
+        yield from (f"{problem}; restore the file" for problem in problems if problem)
+
+
+def _leaves(folder: Path) -> set[Path]:
+    """Everything but plain folders: links to folders as well, which a loader would follow."""
+    return {path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
+
+
+def _check(path: Path, entry: FileEntry) -> str | None:
+    try:
+        if not path.is_file():
+            return f"'{path}' is missing"
+        if path.stat().st_size != entry.size:
+            return f"'{path}' has {path.stat().st_size} bytes, expected {entry.size}"
+        if _sha256(path) != entry.sha256:
+            return f"'{path}' has another content than when it was committed (sha256 differs)"
+    except OSError as error:
+        return f"'{path}' cannot be read ({error.strerror})"
     return None
 
 
-def _write_atomically(file: Path, text: str) -> None:
-    partial = file.with_suffix(".partial")
-    with partial.open("w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.rename(file)
-    directory = os.open(file.parent, os.O_RDONLY)
-    os.fsync(directory)
-    os.close(directory)
+def _sync_tree(folder: Path) -> None:
+    """To the disk: all content, then the folders that name it, so that a manifest never outlives its payload."""
+    paths = list(folder.rglob("*"))
+    with ThreadPoolExecutor(HASH_THREADS) as pool:
+        list(pool.map(_sync, (path for path in paths if path.is_file())))
+    for path in [*(path for path in paths if path.is_dir()), folder, folder.parent]:
+        _sync(path)
 
 
-def _is_out_of_space(error: Exception) -> bool:
-    """safetensors reports a full disk as its own error, with the system's words in it."""
-    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+def _sync_commit(folder: Path) -> None:
+    """The rename to the disk. Where that fails the checkpoint is there all the same, and whoever reads it verifies it."""
+    try:
+        _sync(folder)
+    except OSError as error:
+        raise StorageError(
+            f"checkpoint '{folder}' is committed, but the disk reports an error ({error.strerror}); check the disk and run again"
+        ) from error
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _free(folder: Path) -> str:

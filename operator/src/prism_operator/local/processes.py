@@ -15,10 +15,8 @@ from pathlib import Path
 import psutil
 from pydantic import Field
 
+from prism_trainer.contract.report import PARENT_PID
 from prism_trainer.contract.schema import Frozen
-
-PARENT_PID = "PRISM_PARENT_PID"
-"""Tells a stage who started it; when that process is gone, it saves and stops by itself."""
 
 
 class ProcessRecord(Frozen):

@@ -39,7 +39,7 @@ SPECS = (
         "Accuracy of rollouts",
         "the share of right answers among rollouts",
         POLICY,
-        {STAGE: {"alignment": "reward/acc_reward", "rlvr": "reward/acc_reward/mean"}},
+        {STAGE: {"alignment": "reward/acc_reward/mean", "rlvr": "reward/acc_reward/mean"}},
         percent=True,
         note="Rules judge; alignment does not see what they say.",
     ),

@@ -34,7 +34,7 @@ def _read_image(file: Path, row: int) -> bytes | None:
     if file.suffix != ".parquet" or not file.is_file():
         return None
     try:
-        from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
+        from pyarrow.parquet import ParquetFile
     except ImportError:
         return None
     try:

@@ -14,12 +14,14 @@ EPSILON = 1e-6
 def group_normalise(scores_PN: Tensor) -> Tensor:
     """(x - mean) / (std + 1e-6) within each row, with the unbiased standard deviation (DeepSeekMath's GRPO, as in verl).
 
-    A group of one has nothing to compare with and gets 0.
+    A group of one or of equal scores has nothing to compare and gets exactly 0: the rounding error of its mean would not be.
     """
     if scores_PN.shape[1] < 2:
         return torch.zeros_like(scores_PN)
     centred = scores_PN - scores_PN.mean(dim=1, keepdim=True)
-    return centred / (scores_PN.std(dim=1, keepdim=True) + EPSILON)
+    normalised = centred / (scores_PN.std(dim=1, keepdim=True) + EPSILON)
+    all_equal = scores_PN.amax(dim=1, keepdim=True) == scores_PN.amin(dim=1, keepdim=True)
+    return torch.where(all_equal, torch.zeros_like(normalised), normalised)
 
 
 def substitute_invalid(scores_PN: Tensor, valid_PN: Tensor) -> Tensor:

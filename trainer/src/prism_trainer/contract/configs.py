@@ -104,7 +104,7 @@ class AlignmentConfig(TrainingConfig):
     kind: Literal["alignment"] = "alignment"
     steps: int = Field(500, ge=1, description="Policy updates (README 500; the script says 1500).")
     prompts_per_step: int = Field(4, ge=1, description="Prompts per update; each gets rollout.groupSize responses.")
-    micro_batch_size: int = Field(16, ge=1, description="Responses per forward of an update.")
+    micro_batch_size: int = Field(16, ge=1, description="Responses per forward of an update; the discriminator takes whole groups.")
     rollout: Rollout = Field(default_factory=Rollout, description="How responses are drawn.")
     alpha: float = Field(0.5, ge=0, le=1, description="Weight of the caption's advantage; the cot's has 1 - alpha.")
     advantage: Literal["normalise-then-combine", "combine-then-normalise"] = Field(
@@ -113,9 +113,6 @@ class AlignmentConfig(TrainingConfig):
     format_penalty: float = Field(1.5, ge=0, description="Subtracted from the advantage of a response in the wrong format.")
     reward_mode: Literal["default", "acc-gating", "gated", "rlvr", "rlvr-v2", "sign-align"] = Field(
         "default", description="How a verifiable reward enters; default: not at all."
-    )
-    cot_sees_caption: bool = Field(
-        True, description="Score the reasoning with its own caption before it; as in the discriminator's warm-up."
     )
     score_clip: float = Field(10.0, gt=0, description="Discriminator scores are clamped to [-scoreClip, scoreClip].")
     score_reg_coef: float = Field(0.001, ge=0, description="L2 on the four mean squared scores in the discriminator's update.")

@@ -34,7 +34,9 @@ class DataSource(Frozen):
 
     uri: str = Field(min_length=1, description="File (.json, .jsonl, .parquet): local path, s3:// address or Hugging Face id.")
     revision: str | None = Field(None, description="Revision, for a Hugging Face id.")
-    weight: float = Field(1.0, gt=0, description="Share of the mixture, relative to the stage's other sets.")
+    weight: float | None = Field(
+        None, gt=0, description="Share of the mixture, relative to the stage's other sets. By default the set's number of rows."
+    )
 
 
 class StageJob(Frozen):

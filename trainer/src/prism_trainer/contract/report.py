@@ -14,6 +14,8 @@ PROGRESS = "progress.json"
 METRICS = "metrics.jsonl"
 RESULT = "result.json"
 RESULT_LIMIT_BYTES = 4096
+PARENT_PID = "PRISM_PARENT_PID"
+"""Environment variable that tells a stage who started it; when that process is gone, the stage saves and stops by itself."""
 
 
 class FailureClass(StrEnum):

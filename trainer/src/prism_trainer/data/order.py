@@ -16,9 +16,23 @@ def epoch_order(num_rows: int, seed: int, place: str, count: int) -> np.ndarray:
     return np.concatenate(shuffles)[:count]
 
 
-def mixture_order(sizes: Sequence[int], weights: Sequence[float], seed: int, place: str, count: int) -> list[tuple[int, int]]:
-    """`count` pairs (set, row). Sets are drawn by weight, rows of a set by `epoch_order`, so no row repeats before all were seen."""
-    shares = np.asarray(weights, dtype=np.float64) / sum(weights)
+def mixture_order(sizes: Sequence[int], weights: Sequence[float | None], seed: int, place: str, count: int) -> list[tuple[int, int]]:
+    """`count` pairs (set, row). Sets are drawn by weight, rows of a set by `epoch_order`, so no row repeats before its whole set was seen.
+
+    A set without weight has its number of rows for one. Where no set has a weight, all rows are shuffled as one set, so that one
+    epoch is every row exactly once, which drawing reaches only on average.
+    """
+    if all(weight is None for weight in weights):
+        return _as_one_set(sizes, seed, place, count)
+    filled = np.asarray([size if weight is None else weight for size, weight in zip(sizes, weights, strict=True)], dtype=np.float64)
+    shares = filled / filled.sum()
     chosen = np.random.default_rng(seed_for(seed, place, "mixture")).choice(len(sizes), size=count, p=shares)
     rows = [iter(epoch_order(size, seed, f"{place}/{number}", int((chosen == number).sum()) or 1)) for number, size in enumerate(sizes)]
     return [(int(number), int(next(rows[number]))) for number in chosen]
+
+
+def _as_one_set(sizes: Sequence[int], seed: int, place: str, count: int) -> list[tuple[int, int]]:
+    starts = np.cumsum([0, *sizes])
+    rows = epoch_order(sum(sizes), seed, place, count)
+    numbers = np.searchsorted(starts, rows, side="right") - 1
+    return [(int(number), int(row - starts[number])) for number, row in zip(numbers, rows, strict=True)]

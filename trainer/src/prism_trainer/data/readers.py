@@ -7,47 +7,52 @@ stage-3 .parquet                   `prompt`, `images`, `reward_model.ground_trut
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
-from PIL import Image, UnidentifiedImageError
 
 from prism_trainer.contract.job import DataSource
+from prism_trainer.data.images import read_question
+from prism_trainer.data.references import read_references
 from prism_trainer.data.rows import Demonstration, Prompt, TaughtPrompt, VerifiablePrompt
-from prism_trainer.data.sources import RawRow, read_raw
-from prism_trainer.responses import parse_response
+from prism_trainer.data.sources import RawRow, describe, read_raw
+from prism_trainer.responses import ParsedResponse, parse_response
 
-NO_EQUIVALENTS = "__EMPTY__"
+ROLES = ("system", "user", "assistant")
 
 
 def read_demonstrations(source: DataSource) -> Iterator[Demonstration]:
     """Single-turn conversations: an optional system turn, one user turn, one assistant turn."""
     for row in read_raw(source):
         turns = _turns(row, "messages")
-        if "assistant" not in turns:
+        if not turns.get("assistant", "").strip():
             raise row.fail("messages", "no assistant turn to learn from; add one or remove the row")
-        yield Demonstration(_prompt(row, turns), turns["assistant"].strip())
+        yield Demonstration(_prompt(row, "messages", turns), turns["assistant"].strip())
 
 
 def read_taught(source: DataSource) -> Iterator[TaughtPrompt]:
-    """Prompts with a teacher's response; a response in the wrong format is refused, it could teach nothing."""
+    """Prompts with a teacher's response."""
     for row in read_raw(source):
-        text = row.columns.get("teacher_response") or f"{row.text('teacher_caption')}\n{row.text('teacher_cot')}"
-        teacher = parse_response(text.strip())
-        if teacher is None:
-            raise row.fail("teacher_response", f"not <caption><think><answer> once each in this order: {text[:60]!r}; correct the row")
-        yield TaughtPrompt(_prompt(row, _turns(row, "prompt")), teacher, _references(row))
+        yield TaughtPrompt(_prompt(row, "prompt", _turns(row, "prompt")), _teacher(row), read_references(row))
 
 
 def read_verifiable(source: DataSource) -> Iterator[VerifiablePrompt]:
     """Prompts with at least one reference answer."""
     for row in read_raw(source):
-        references = _references(row)
+        references = read_references(row)
         if not references:
             raise row.fail("reward_model", "no ground_truth to compare with; add one or remove the row")
-        yield VerifiablePrompt(_prompt(row, _turns(row, "prompt")), references)
+        yield VerifiablePrompt(_prompt(row, "prompt", _turns(row, "prompt")), references)
+
+
+def _teacher(row: RawRow) -> ParsedResponse:
+    """The whole response, or its two parts where the whole is missing. In the wrong format it could teach nothing: refused."""
+    if row.columns.get("teacher_response") in (None, ""):
+        column, text = "teacher_caption + teacher_cot", f"{row.text('teacher_caption')}\n{row.text('teacher_cot')}"
+    else:
+        column, text = "teacher_response", row.text("teacher_response")
+    teacher = parse_response(text.strip())
+    if teacher is None:
+        raise row.fail(column, f"not <caption><think><answer> once each in this order: {text[:60]!r}; correct the row")
+    return teacher
 
 
 def _turns(row: RawRow, column: str) -> dict[str, str]:
@@ -58,8 +63,11 @@ def _turns(row: RawRow, column: str) -> dict[str, str]:
     turns: dict[str, str] = {}
     for message in messages:
         role, content = message.get("role"), message.get("content")
-        if role not in ("system", "user", "assistant") or not isinstance(content, str):
-            raise row.fail(column, f"found a turn of role {role!r}; expected system, user or assistant with text; correct the row")
+        if role not in ROLES:
+            raise row.fail(column, f"found a turn of role {role!r}; expected {', '.join(ROLES)}; correct the row")
+        if not isinstance(content, str):
+            found = f"found content {describe(content)} in the turn of role '{role}'"
+            raise row.fail(column, f"{found}; expected text with <image> where an image goes, not a list of parts; write it as text")
         if role in turns:
             raise row.fail(column, f"found two turns of role '{role}'; only single-turn conversations are read; split the row")
         turns[role] = content
@@ -68,28 +76,6 @@ def _turns(row: RawRow, column: str) -> dict[str, str]:
     return turns
 
 
-def _prompt(row: RawRow, turns: dict[str, str]) -> Prompt:
-    question = turns["user"].replace("<image>", "").strip()
-    images = tuple(_image(row, image) for image in row.columns.get("images") or ())
-    return Prompt(f"{row.file.name}:{row.index}", question, images, turns.get("system"))
-
-
-def _image(row: RawRow, image: Any) -> bytes:
-    """Encoded bytes, checked to be a whole image: decoding them again later is cheap, a crash in mid-training is not."""
-    if isinstance(image, dict):
-        image = image.get("bytes") or image.get("path")
-    try:
-        encoded = image if isinstance(image, bytes) else (row.file.parent / Path(image)).read_bytes()
-        Image.open(io.BytesIO(encoded)).load()
-    except (OSError, UnidentifiedImageError, TypeError, ValueError) as error:
-        name = "embedded image" if isinstance(image, bytes) else f"image '{image}'"
-        raise row.fail("images", f"{name} cannot be decoded ({error}); replace it or remove the row") from error
-    return encoded
-
-
-def _references(row: RawRow) -> tuple[str, ...]:
-    model = row.columns.get("reward_model") or {}
-    truth = model.get("ground_truth") if isinstance(model, dict) else None
-    truth = row.columns.get("answer") if truth is None else truth
-    equivalents = model.get("equivalent_answers") or () if isinstance(model, dict) else ()
-    return tuple(str(answer) for answer in (truth, *equivalents) if answer is not None and answer != NO_EQUIVALENTS)
+def _prompt(row: RawRow, column: str, turns: dict[str, str]) -> Prompt:
+    question, images = read_question(row, column, turns["user"])
+    return Prompt(row.id, question, images, turns.get("system"))

@@ -9,7 +9,7 @@ from prism_trainer.responses import ParsedResponse
 
 @dataclass(frozen=True)
 class Prompt:
-    """A question about images. `id` is the file's name and the row, unique within a stage."""
+    """A question about images. `id` is the source's address and the row: unique within a stage, so that it can stand for the prompt."""
 
     id: str
     question: str

@@ -11,7 +11,8 @@ from transformers.models.qwen3_vl_moe.modeling_qwen3_vl_moe import Qwen3VLMoeMod
 class Qwen3VLMoeDiscriminator(Qwen3VLMoePreTrainedModel):
     """`model` is the backbone without language head; `score` maps a final-norm hidden state to a number.
 
-    The score of a text is read at its last token, see `discriminator.spans`. Saved and loaded as a Hugging Face directory.
+    The score of a text is read at its last token, see `discriminator.spans`. Saved and loaded as a Hugging Face directory, whose
+    configuration also holds how responses were presented in the warm-up (`cot_sees_caption`), so that alignment cannot do it otherwise.
     """
 
     def __init__(self, config: Qwen3VLMoeConfig) -> None:

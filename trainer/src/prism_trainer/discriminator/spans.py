@@ -38,7 +38,9 @@ def scored_rows(response: ParsedResponse, tokenise: Tokenise, *, cot_sees_captio
     caption = [*tokenise(response.caption_block.of(response.text)), *end]
     cot = [*tokenise(_tidy_cot(response)), *end]
     if len(caption) + len(cot) > max_tokens:
-        raise DataError(f"a response of {len(caption) + len(cot)} tokens is above maxLength {max_tokens}; raise it, nothing is cut")
+        raise DataError(
+            f"a response of {len(caption) + len(cot)} tokens is above the limit of {max_tokens}; nothing is cut, so raise the limit"
+        )
     if cot_sees_caption:
         return [ScoredRow((*caption, *cot), len(caption) - 1, len(caption) + len(cot) - 1)]
     return [ScoredRow(tuple(caption), len(caption) - 1, None), ScoredRow(tuple(cot), None, len(cot) - 1)]

@@ -10,6 +10,7 @@ head are drawn from a seed.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,10 +51,11 @@ def _moe_config(dense: object, config: DiscriminatorConfig) -> Qwen3VLMoeConfig:
         "norm_topk_prob": True,
     }
     ids = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id", "tie_word_embeddings")
-    kept = {name: getattr(dense, name) for name in ids}
+    kept: dict[str, Any] = {name: getattr(dense, name) for name in ids}
     vision = dense.vision_config.to_dict()  # type: ignore[attr-defined]
     vision.pop("model_type", None)
-    return Qwen3VLMoeConfig(text_config=text, vision_config=vision, head_dropout=config.head_dropout, **kept)
+    kept |= {"head_dropout": config.head_dropout, "cot_sees_caption": config.cot_sees_caption}
+    return Qwen3VLMoeConfig(text_config=text, vision_config=vision, **kept)
 
 
 def _make_tensor(name: str, like: Tensor, source: dict[str, Tensor], config: DiscriminatorConfig, generator: torch.Generator) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from prism_trainer.responses import parse_response
+from prism_trainer.responses import ParsedResponse
 from prism_trainer.rewards.answers import answers_match
 
 
@@ -19,11 +19,10 @@ class VerifiableReward:
 
 
 def verifiable_reward(
-    text: str, references: Iterable[str], *, accuracy_weight: float = 0.8, format_weight: float = 0.2
+    parsed: ParsedResponse | None, references: Iterable[str], *, accuracy_weight: float = 0.8, format_weight: float = 0.2
 ) -> VerifiableReward:
-    """Score one response against the answers that count as right."""
-    parsed = parse_response(text)
+    """Score one response, None where its format is wrong, against the answers that count as right."""
     if parsed is None:
         return VerifiableReward(0.0, 0.0, 0.0)
-    accuracy = float(answers_match(parsed.answer.of(text), references))
+    accuracy = float(answers_match(parsed.answer.of(parsed.text), references))
     return VerifiableReward(accuracy_weight * accuracy + format_weight, accuracy, 1.0)

@@ -27,12 +27,12 @@ from prism_trainer.engines.local.adversary import AdversaryResult, update_discri
 from prism_trainer.engines.local.encoding import PromptEncoder
 from prism_trainer.engines.local.models import load_discriminator, load_policy, load_processor, pick_device, require_same_vocabulary
 from prism_trainer.engines.local.optimizer import StageOptimizer
-from prism_trainer.engines.local.rollout import Responses, Vocabulary, decode_responses, sample_responses
+from prism_trainer.engines.local.rollout import Responses, Vocabulary, decode_responses, parse_complete, sample_responses
 from prism_trainer.engines.local.scoring import Scorer
 from prism_trainer.engines.local.session import Session, Trained
 from prism_trainer.engines.local.update import update_policy
 from prism_trainer.reporting import Reporter
-from prism_trainer.responses import ParsedResponse, count_caption_items, count_think_steps, parse_response
+from prism_trainer.responses import ParsedResponse, count_caption_items, count_think_steps
 from prism_trainer.rewards.answers import answers_match
 from prism_trainer.seeds import generator_for, seed_for
 
@@ -43,13 +43,14 @@ def run(job: StageJob, config: AlignmentConfig, reporter: Reporter) -> Checkpoin
     rows = [row for source in job.data for row in read_taught(source)]
     order = epoch_order(len(rows), job.seed, job.stage, config.steps * config.prompts_per_step)
 
-    policy = load_policy(session.start_dir("policy"), device)
+    policy = load_policy(session.start_dir("policy"), device).eval()
     processor = load_processor(session.start_dir("policy"))
     discriminator = load_discriminator(session.start_dir("discriminator"), device)
     require_same_vocabulary(policy, discriminator)
     encoder = PromptEncoder(processor, job.system_prompt)
     vocabulary = Vocabulary.of(processor.tokenizer, policy.config.text_config.vocab_size, device)
-    scorer = Scorer(discriminator, encoder, config.cot_sees_caption, config.rollout.max_response_tokens * 2, device)
+    scorer = Scorer(discriminator, encoder, discriminator.config.text_config.max_position_embeddings, device)
+    scorer.require_readable(rows)
     trained = {
         "policy": Trained(policy, processor, StageOptimizer(policy, config.optimizer, config.steps)),
         "discriminator": Trained(discriminator, processor, StageOptimizer(discriminator, config.discriminator_optimizer, config.steps)),
@@ -61,7 +62,6 @@ def run(job: StageJob, config: AlignmentConfig, reporter: Reporter) -> Checkpoin
     for step in range(session.first_step, config.steps):
         batch = [rows[index] for index in order[step * config.prompts_per_step : (step + 1) * config.prompts_per_step]]
         prompts = [row.prompt for row in batch]
-        policy.eval()
         generator = generator_for(job.seed, job.stage, "rollout", step)
         inputs = encoder.collate(prompts).to(device)
         responses = sample_responses(
@@ -78,7 +78,6 @@ def run(job: StageJob, config: AlignmentConfig, reporter: Reporter) -> Checkpoin
         ).flatten()  # fmt: skip
         metrics = {**adversary.metrics, **response_metrics(batch, responses, parsed)}
         if step >= config.discriminator_only_steps:
-            policy.train()
             metrics |= update_policy(
                 policy, trained["policy"].optimizer, encoder, prompts, responses, advantages, config.loss,
                 temperature=config.rollout.temperature, vocabulary=vocabulary, micro_batch_size=config.micro_batch_size,
@@ -88,11 +87,6 @@ def run(job: StageJob, config: AlignmentConfig, reporter: Reporter) -> Checkpoin
             reporter.dump(step + 1, sample_records(batch, responses, texts, adversary, advantages))
         session.after_step(step + 1, trained, config.steps, config.save_every)
     return session.save(config.steps, trained, final=True, metrics=metrics)
-
-
-def parse_complete(responses: Responses, texts: Sequence[str]) -> list[ParsedResponse | None]:
-    """A response that was cut at the length limit is invalid, however it reads."""
-    return [parse_response(text) if ended else None for text, ended in zip(texts, responses.ended_R.tolist(), strict=True)]
 
 
 def response_metrics(batch: Sequence[TaughtPrompt], responses: Responses, parsed: Sequence[ParsedResponse | None]) -> dict[str, float]:
@@ -109,7 +103,7 @@ def response_metrics(batch: Sequence[TaughtPrompt], responses: Responses, parsed
             one is not None and answers_match(one.answer.of(one.text), batch[row].references)
             for row, one in zip(responses.prompt_R.tolist(), parsed, strict=True)
         ]
-        metrics["reward/acc_reward"] = sum(right) / len(right)
+        metrics["reward/acc_reward/mean"] = sum(right) / len(right)
     return metrics
 
 

@@ -23,11 +23,11 @@ from prism_trainer.discriminator.upcycle import upcycle
 from prism_trainer.engines.local.encoding import PromptEncoder
 from prism_trainer.engines.local.models import load_discriminator, load_policy, load_processor, pick_device
 from prism_trainer.engines.local.optimizer import StageOptimizer
-from prism_trainer.engines.local.pairs import Pair, sample_pairs, split_pairs
+from prism_trainer.engines.local.pairs import Pair, sample_pairs, split_pairs, split_prompts
 from prism_trainer.engines.local.scoring import Scorer, Scores
 from prism_trainer.engines.local.session import Session, Trained
 from prism_trainer.reporting import Reporter
-from prism_trainer.seeds import generator_for
+from prism_trainer.seeds import generator_for, seed_for
 
 
 def run(job: StageJob, config: DiscriminatorConfig, reporter: Reporter) -> CheckpointRef:
@@ -40,10 +40,12 @@ def run(job: StageJob, config: DiscriminatorConfig, reporter: Reporter) -> Check
 
     reporter.phase("sampling")
     policy = load_policy(policy_dir, device)
+    held_out_ids = split_prompts(taught, config.held_out_fraction, job.seed)
     pairs = sample_pairs(policy, encoder, taught, config, job.seed, reporter)
-    training, held_out = split_pairs(pairs, config.held_out_fraction, job.seed)
+    training, held_out = split_pairs(pairs, held_out_ids)
     model = load_discriminator(session.start_dir("discriminator"), device) if job.resume_from else _upcycled(policy, config, job, device)
-    scorer = Scorer(model, encoder, config.cot_sees_caption, config.max_length, device)
+    scorer = Scorer(model, encoder, config.max_length, device)
+    scorer.require_readable(taught)
 
     pairs_per_step = config.batch_size // 2
     total_steps = config.max_steps or max(1, round(config.epochs * len(training) / pairs_per_step))
@@ -56,12 +58,11 @@ def run(job: StageJob, config: DiscriminatorConfig, reporter: Reporter) -> Check
     reporter.step(session.first_step, measured)
     for step in range(session.first_step, total_steps):
         batch = [training[index] for index in order[step * pairs_per_step : (step + 1) * pairs_per_step]]
-        torch.manual_seed(generator_for(job.seed, job.stage, "dropout", step).initial_seed())
+        torch.manual_seed(seed_for(job.seed, job.stage, "dropout", step))
         metrics = warm_up_step(scorer, trained["discriminator"].optimizer, batch, config)
         if (step + 1) % config.eval_every == 0 or step + 1 == total_steps:
             measured = measure_pairs(scorer, held_out, config.micro_batch_size // 2)
-            metrics |= measured
-        reporter.step(step + 1, metrics)
+        reporter.step(step + 1, {**metrics, **measured})
         session.after_step(step + 1, trained, total_steps, config.save_every)
     return session.save(total_steps, trained, final=True, metrics=measured)
 

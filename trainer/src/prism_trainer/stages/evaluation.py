@@ -17,16 +17,16 @@ from prism_trainer.checkpoints import read_manifest
 from prism_trainer.contract.checkpoint import CheckpointRef
 from prism_trainer.contract.configs import EvaluationConfig
 from prism_trainer.contract.job import StageJob
-from prism_trainer.contract.results import EVALUATION_SAMPLES, RESULTS, EvaluationRow, EvaluationSample
+from prism_trainer.contract.results import EVALUATION_SAMPLES, RESULTS, EvaluationMeasurement, EvaluationSample
 from prism_trainer.data.readers import read_verifiable
 from prism_trainer.data.rows import VerifiablePrompt
 from prism_trainer.engines.local.encoding import PromptEncoder
 from prism_trainer.engines.local.models import load_policy, load_processor, pick_device
-from prism_trainer.engines.local.rollout import Vocabulary, decode_responses, sample_responses
+from prism_trainer.engines.local.rollout import Vocabulary, decode_responses, parse_complete, sample_responses
 from prism_trainer.engines.local.session import Session
 from prism_trainer.errors import Stopped
 from prism_trainer.reporting import Reporter
-from prism_trainer.responses import parse_response
+from prism_trainer.responses import ParsedResponse
 from prism_trainer.rewards.answers import answers_match
 from prism_trainer.seeds import generator_for, seed_for
 
@@ -38,11 +38,14 @@ def run(job: StageJob, config: EvaluationConfig, reporter: Reporter) -> Checkpoi
     prompts = [row for source in job.data for row in read_verifiable(source)]
     chunks = [(seed, start) for seed in config.seeds for start in range(0, len(prompts), config.batch_size)]
     reporter.begin(0, len(job.inputs) * len(chunks), phase="evaluating")
-    rows, samples = [], []
+    rows: list[EvaluationMeasurement] = []
+    samples: list[EvaluationSample] = []
+    found: dict[str, float] = {}
     for number, (stage, ref) in enumerate(job.inputs.items()):
-        drawn = _evaluate(session, stage, prompts, chunks, config, reporter, number * len(chunks))
+        drawn = _evaluate(session, stage, prompts, chunks, config, reporter, number * len(chunks), found)
         row = summarise(stage, ref, drawn, config, job.seed)
-        reporter.step((number + 1) * len(chunks), {f"accuracy/{stage}": row.accuracy, f"format_rate/{stage}": row.format_rate})
+        found |= {f"accuracy/{stage}": row.accuracy, f"format_rate/{stage}": row.format_rate}
+        reporter.step((number + 1) * len(chunks), found)
         rows.append(row)
         samples += drawn
 
@@ -50,9 +53,7 @@ def run(job: StageJob, config: EvaluationConfig, reporter: Reporter) -> Checkpoi
         (folder / RESULTS).write_text(json.dumps([row.model_dump() for row in rows], indent=2))
         (folder / EVALUATION_SAMPLES).write_text("".join(sample.model_dump_json() + "\n" for sample in samples))
 
-    return session.commit(
-        reporter.steps_done, {"results": write}, {}, final=True, metrics={f"accuracy/{row.stage}": row.accuracy for row in rows}
-    )
+    return session.commit(reporter.steps_done, {"results": write}, {}, final=True, metrics=found)
 
 
 def _evaluate(
@@ -63,8 +64,9 @@ def _evaluate(
     config: EvaluationConfig,
     reporter: Reporter,
     done: int,
+    found: dict[str, float],
 ) -> list[EvaluationSample]:
-    """One response to each prompt for each seed."""
+    """One response to each prompt for each seed; `found` is what earlier checkpoints scored, to be shown meanwhile."""
     device = pick_device(config.device)
     folder = session.input_dir(stage, "policy")
     policy, processor = load_policy(folder, device).eval(), load_processor(folder)
@@ -77,16 +79,16 @@ def _evaluate(
         generator = generator_for(session.job.seed, "evaluation", seed, start)
         responses = sample_responses(policy, batch, 1, config.sampling, vocabulary, generator, encoder.image_token_id)
         texts = decode_responses(processor.tokenizer, responses)
-        lengths = responses.lengths_R.tolist()
-        samples += [_judge(stage, row, seed, text, length) for row, text, length in zip(rows, texts, lengths, strict=True)]
-        reporter.step(done + number + 1, {})
-        if reporter.stop_requested:
+        columns = zip(rows, texts, parse_complete(responses, texts), responses.lengths_R.tolist(), strict=True)
+        samples += [judge(stage, row, seed, text, parsed, length) for row, text, parsed, length in columns]
+        reporter.step(done + number + 1, found)
+        if reporter.stop_requested and done + number + 1 < reporter.total_steps:
             raise Stopped(None)
     return samples
 
 
-def _judge(stage: str, row: VerifiablePrompt, seed: int, text: str, num_tokens: int) -> EvaluationSample:
-    parsed = parse_response(text)
+def judge(stage: str, row: VerifiablePrompt, seed: int, text: str, parsed: ParsedResponse | None, num_tokens: int) -> EvaluationSample:
+    """One response against the answers that count as right."""
     answer = parsed.answer.of(text).strip() if parsed else None
     return EvaluationSample(
         stage=stage,
@@ -102,15 +104,18 @@ def _judge(stage: str, row: VerifiablePrompt, seed: int, text: str, num_tokens: 
     )
 
 
-def summarise(stage: str, ref: CheckpointRef, samples: Sequence[EvaluationSample], config: EvaluationConfig, seed: int) -> EvaluationRow:
-    ids = sorted({sample.prompt_id for sample in samples})
-    by_prompt = {prompt_id: [s.correct for s in samples if s.prompt_id == prompt_id] for prompt_id in ids}
+def summarise(
+    stage: str, ref: CheckpointRef, samples: Sequence[EvaluationSample], config: EvaluationConfig, seed: int
+) -> EvaluationMeasurement:
+    """What all responses of one checkpoint come to."""
+    by_prompt: dict[str, list[bool]] = {}
+    for sample in samples:
+        by_prompt.setdefault(sample.prompt_id, []).append(sample.correct)
     low, high = bootstrap_interval([float(np.mean(right)) for right in by_prompt.values()], config.confidence, seed_for(seed, "bootstrap"))
     manifest = read_manifest(Path(ref.uri)) if ref.digest else None
-    return EvaluationRow(
+    return EvaluationMeasurement(
         stage=stage,
         steps=manifest.step if manifest else 0,
-        seconds=manifest.provenance.seconds if manifest else 0.0,
         accuracy=float(np.mean([sample.correct for sample in samples])),
         ci_low=low,
         ci_high=high,

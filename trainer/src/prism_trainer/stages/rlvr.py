@@ -18,10 +18,11 @@ from prism_trainer.data.rows import VerifiablePrompt
 from prism_trainer.engines.local.encoding import PromptEncoder
 from prism_trainer.engines.local.models import load_policy, load_processor, pick_device
 from prism_trainer.engines.local.optimizer import StageOptimizer
-from prism_trainer.engines.local.rollout import Responses, Vocabulary, decode_responses, sample_responses
+from prism_trainer.engines.local.rollout import Responses, Vocabulary, decode_responses, parse_complete, sample_responses
 from prism_trainer.engines.local.session import Session, Trained
 from prism_trainer.engines.local.update import update_policy
 from prism_trainer.reporting import Reporter
+from prism_trainer.responses import ParsedResponse
 from prism_trainer.rewards.verifiable import VerifiableReward, verifiable_reward
 from prism_trainer.seeds import generator_for
 
@@ -32,7 +33,7 @@ def run(job: StageJob, config: RlvrConfig, reporter: Reporter) -> CheckpointRef:
     rows = [row for source in job.data for row in read_verifiable(source)]
     order = epoch_order(len(rows), job.seed, job.stage, config.steps * config.prompts_per_step)
 
-    policy = load_policy(session.start_dir("policy"), device)
+    policy = load_policy(session.start_dir("policy"), device).eval()
     processor = load_processor(session.start_dir("policy"))
     encoder = PromptEncoder(processor, job.system_prompt)
     vocabulary = Vocabulary.of(processor.tokenizer, policy.config.text_config.vocab_size, device)
@@ -44,16 +45,14 @@ def run(job: StageJob, config: RlvrConfig, reporter: Reporter) -> CheckpointRef:
     for step in range(session.first_step, config.steps):
         batch = [rows[index] for index in order[step * config.prompts_per_step : (step + 1) * config.prompts_per_step]]
         prompts = [row.prompt for row in batch]
-        policy.eval()
         generator = generator_for(job.seed, job.stage, "rollout", step)
         inputs = encoder.collate(prompts).to(device)
         responses = sample_responses(
             policy, inputs, config.rollout.group_size, config.rollout, vocabulary, generator, encoder.image_token_id
         )
         texts = decode_responses(processor.tokenizer, responses)
-        rewards = score_responses(batch, responses, texts, config)
+        rewards = score_responses(batch, responses, parse_complete(responses, texts), config)
 
-        policy.train()
         rewards_PN = torch.tensor([reward.score for reward in rewards], device=device).view(len(batch), -1)
         advantages = group_normalise(rewards_PN).flatten()
         updated = update_policy(
@@ -68,11 +67,12 @@ def run(job: StageJob, config: RlvrConfig, reporter: Reporter) -> CheckpointRef:
     return session.save(config.steps, trained, final=True, metrics=metrics)
 
 
-def score_responses(batch: list[VerifiablePrompt], responses: Responses, texts: list[str], config: RlvrConfig) -> list[VerifiableReward]:
-    """A response that was cut before its end is scored as it stands; its format is wrong unless it was complete."""
+def score_responses(
+    batch: list[VerifiablePrompt], responses: Responses, parsed: list[ParsedResponse | None], config: RlvrConfig
+) -> list[VerifiableReward]:
     return [
-        verifiable_reward(text, batch[row].references, accuracy_weight=config.accuracy_weight, format_weight=config.format_weight)
-        for row, text in zip(responses.prompt_R.tolist(), texts, strict=True)
+        verifiable_reward(one, batch[row].references, accuracy_weight=config.accuracy_weight, format_weight=config.format_weight)
+        for row, one in zip(responses.prompt_R.tolist(), parsed, strict=True)
     ]
 
 
@@ -82,7 +82,7 @@ def reward_metrics(rewards: list[VerifiableReward], rewards_PN: torch.Tensor) ->
         "reward/mean": sum(reward.score for reward in rewards) / count,
         "reward/acc_reward/mean": sum(reward.accuracy for reward in rewards) / count,
         "reward/format_reward/mean": sum(reward.format for reward in rewards) / count,
-        "group/mixed_fraction": (rewards_PN.std(dim=1) > 0).float().mean().item(),
+        "group/mixed_fraction": (rewards_PN.amax(dim=1) > rewards_PN.amin(dim=1)).float().mean().item(),
     }
 
 

@@ -24,8 +24,8 @@ from prism_trainer.engines.local.models import freeze, load_policy, load_process
 from prism_trainer.engines.local.optimizer import StageOptimizer
 from prism_trainer.engines.local.sequences import TrainingBatch, collate_demonstrations
 from prism_trainer.engines.local.session import Session, Trained
-from prism_trainer.errors import DataError
 from prism_trainer.reporting import Reporter
+from prism_trainer.seeds import seed_for
 
 
 def run(job: StageJob, config: SftConfig, reporter: Reporter) -> CheckpointRef:
@@ -49,6 +49,7 @@ def run(job: StageJob, config: SftConfig, reporter: Reporter) -> CheckpointRef:
         started = time.monotonic()
         chosen = order[step * config.batch_size : (step + 1) * config.batch_size]
         rows = [sets[number][row] for number, row in chosen]
+        torch.manual_seed(seed_for(job.seed, job.stage, "dropout", step))
         loss, num_tokens = accumulate(policy, encoder, rows, config, device)
         metrics = {"loss": loss, **trained["policy"].optimizer.step(), "tokens_per_second": num_tokens / (time.monotonic() - started)}
         reporter.step(step + 1, metrics)
@@ -72,14 +73,9 @@ def accumulate(
 ) -> tuple[float, int]:
     """Gradients of one optimizer step; the mean loss and the number of tokens it is the mean of."""
     batches = [
-        collate_demonstrations(encoder, rows[start : start + config.micro_batch_size]).to(device)
+        collate_demonstrations(encoder, rows[start : start + config.micro_batch_size], config.max_length).to(device)
         for start in range(0, len(rows), config.micro_batch_size)
     ]
-    longest = max(batch.token_ids_RT.shape[1] for batch in batches)
-    if longest > config.max_length:
-        raise DataError(
-            f"a demonstration among {rows[0].prompt.id} ... has {longest} tokens, above maxLength {config.max_length}; raise it"
-        )
     num_tokens = sum(int(batch.target_RT.sum()) for batch in batches)
     total = 0.0
     for batch in batches:

@@ -93,8 +93,8 @@ def _score_chunk(scorer: Scorer, rows: Sequence[TaughtPrompt], parsed: Sequence[
 
 
 def _loss(chunk: _Chunk, num_valid: int, num_prompts: int, config: AlignmentConfig) -> Tensor:
-    pairs = bradley_terry(chunk.teacher_caption[chunk.prompt_of_student], chunk.student_caption).sum()
-    pairs = pairs + bradley_terry(chunk.teacher_cot[chunk.prompt_of_student], chunk.student_cot).sum()
+    pairs = bradley_terry(chunk.teacher_caption.index_select(0, chunk.prompt_of_student), chunk.student_caption).sum()
+    pairs = pairs + bradley_terry(chunk.teacher_cot.index_select(0, chunk.prompt_of_student), chunk.student_cot).sum()
     teachers = (chunk.teacher_caption.square() + chunk.teacher_cot.square()).sum() / (2 * num_prompts)
     students = (chunk.student_caption.square() + chunk.student_cot.square()).sum() / (2 * num_valid)
     share = len(chunk.teacher_caption) / num_prompts
@@ -111,10 +111,11 @@ def _metrics(chunks: Sequence[_Chunk], num_valid: int, num_responses: int) -> di
     metrics["critic/balance_loss"] = sum(chunk.balance.item() for chunk in chunks) / len(chunks)
     if not num_valid:
         return metrics
-    losses, accuracies = [], []
+    losses, accuracies, squares = [], [], [scores.square().mean() for scores in teacher.values()]
     for name, short in (("caption", "cap"), ("cot", "cot")):
         student = torch.cat([getattr(chunk, f"student_{name}") for chunk in chunks])
         margin = torch.cat([getattr(c, f"teacher_{name}")[c.prompt_of_student] - getattr(c, f"student_{name}") for c in chunks])
+        squares.append(student.square().mean())
         losses.append(bradley_terry(margin, torch.zeros_like(margin)).mean().item())
         accuracies.append(pair_accuracy(margin))
         metrics |= {
@@ -125,4 +126,5 @@ def _metrics(chunks: Sequence[_Chunk], num_valid: int, num_responses: int) -> di
             f"reward/{name}_score_mean": student.mean().item(),
             f"reward/{name}_score_std": student.std().item() if len(student) > 1 else 0.0,
         }
+    metrics["critic/score_reg"] = torch.stack(squares).mean().item()
     return {**metrics, "critic/d_loss": sum(losses), "critic/d_acc": sum(accuracies) / 2}

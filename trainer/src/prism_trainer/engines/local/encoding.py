@@ -40,20 +40,22 @@ class PromptBatch:
 class PromptEncoder:
     """Encodes each prompt once; small sets are met many times in a run, and images are the slow part."""
 
-    def __init__(self, processor: Processor, system_prompt: str, cache_size: int = 8192) -> None:
+    def __init__(self, processor: Processor, system_prompt: str, cache_bytes: int = 2**30) -> None:
         self.tokenizer = processor.tokenizer
         self.image_token_id: int = self.tokenizer.convert_tokens_to_ids("<|image_pad|>")
         self._processor = processor
         self._system_prompt = system_prompt
         self._cache: dict[str, EncodedPrompt] = {}
-        self._cache_size = cache_size
+        self._bytes_left = cache_bytes
 
     def encode(self, prompts: Sequence[Prompt]) -> list[EncodedPrompt]:
         missing = {prompt.id: prompt for prompt in prompts if prompt.id not in self._cache}
         encoded = dict(zip(missing, self._encode_new(list(missing.values())), strict=True))
         result = [encoded.get(prompt.id) or self._cache[prompt.id] for prompt in prompts]
-        if len(self._cache) + len(encoded) <= self._cache_size:
+        size = sum(one.pixel_values.nbytes + one.token_ids.nbytes for one in encoded.values())
+        if size <= self._bytes_left:
             self._cache.update(encoded)
+            self._bytes_left -= size
         return result
 
     def collate(self, prompts: Sequence[Prompt]) -> PromptBatch:
@@ -71,11 +73,15 @@ class PromptEncoder:
         try:
             inputs = self._processor(text=texts, images=images if any(images) else None)
         except (ValueError, IndexError) as error:
-            raise DataError(f"prompts {prompts[0].id} to {prompts[-1].id} cannot be encoded: {error}; check their images") from error
+            if len(prompts) > 1:  # one of them is at fault: find out which
+                return [encoded for prompt in prompts for encoded in self._encode_new([prompt])]
+            raise DataError(f"prompt {prompts[0].id} cannot be encoded: {error}; correct its images or remove the row") from error
         return _split(inputs, [len(prompt.images) for prompt in prompts])
 
     def _render(self, prompt: Prompt) -> str:
-        content = [*({"type": "image"} for _ in prompt.images), {"type": "text", "text": f"{prompt.question}\n"}]
+        """The paper's user turn is "<image>\\n{question}\\n": the line break after the images stays."""
+        text = f"\n{prompt.question}\n" if prompt.images else f"{prompt.question}\n"
+        content = [*({"type": "image"} for _ in prompt.images), {"type": "text", "text": text}]
         messages = [{"role": "system", "content": prompt.system or self._system_prompt}, {"role": "user", "content": content}]
         return str(self._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
@@ -88,7 +94,15 @@ def collate_prompts(encoded: Sequence[EncodedPrompt], pad_id: int) -> PromptBatc
     for row, prompt in enumerate(encoded):
         token_ids[row, longest - len(prompt.token_ids) :] = prompt.token_ids
         mask[row, longest - len(prompt.token_ids) :] = True
-    return PromptBatch(token_ids, mask, torch.cat([p.pixel_values for p in encoded]), torch.cat([p.image_grid_thw for p in encoded]))
+    return PromptBatch(token_ids, mask, *join_images(encoded))
+
+
+def join_images(encoded: Sequence[EncodedPrompt]) -> tuple[Tensor, Tensor]:
+    """Patches and grids of all images in order; prompts without images have none to join."""
+    seeing = [prompt for prompt in encoded if len(prompt.image_grid_thw)]
+    if not seeing:
+        return encoded[0].pixel_values, encoded[0].image_grid_thw
+    return torch.cat([prompt.pixel_values for prompt in seeing]), torch.cat([prompt.image_grid_thw for prompt in seeing])
 
 
 def pad_right(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 from transformers.utils import logging
@@ -18,6 +19,9 @@ from prism_trainer.errors import ModelError
 
 Processor = Any
 """A transformers processor; the library gives it no useful static type."""
+
+
+POLICIES = ("Qwen3VLForConditionalGeneration", "Qwen3VLMoeForConditionalGeneration")
 
 
 def pick_device(asked: Device) -> torch.device:
@@ -43,6 +47,8 @@ def load_policy(folder: Path, device: torch.device) -> PreTrainedModel:
     architecture = _architecture(folder)
     if architecture == Qwen3VLMoeDiscriminator.__name__:
         raise ModelError(f"'{folder}' holds a discriminator, expected a policy; correct the stage's policy or checkpoint")
+    if architecture not in POLICIES:
+        raise ModelError(f"'{folder}' holds a {architecture}, expected one of {', '.join(POLICIES)}; give a Qwen3-VL model")
     return _load(AutoModelForImageTextToText, folder).to(device)
 
 
@@ -66,7 +72,7 @@ def load_processor(folder: Path) -> Processor:
 
 
 def save_model(model: PreTrainedModel, processor: Processor, folder: Path) -> None:
-    model.save_pretrained(folder, safe_serialization=True)
+    model.save_pretrained(folder)
     processor.save_pretrained(folder)
 
 
@@ -93,12 +99,19 @@ def _architecture(folder: Path) -> str:
 
 
 def _load(kind: Any, folder: Path) -> Any:
+    """Every weight must come from the files: by itself transformers fills what is missing with random numbers and goes on."""
     try:
-        return kind.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32)
-    except (OSError, ValueError, KeyError) as error:
+        model, loaded = kind.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"'{folder}' cannot be loaded as {kind.__name__}: {_first_line(error)}; give a directory that transformers saved"
         ) from error
+    absent = sorted(loaded["missing_keys"])
+    if absent:
+        raise ModelError(f"'{folder}' lacks {len(absent)} weights of a {type(model).__name__}, such as '{absent[0]}'; restore the files")
+    return model
 
 
 def _first_line(error: Exception) -> str:

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -54,9 +55,11 @@ class StageOptimizer:
         }
         save_file(tensors, file, metadata={"steps": str(self.num_steps)})
 
-    def restore(self, file: Path, num_steps: int) -> None:
-        self.num_steps = num_steps
+    def restore(self, file: Path) -> None:
+        """The count is the file's, not the stage's step: a stage may take steps in which this optimizer takes none."""
+        with safe_open(file, "pt") as stored:
+            self.num_steps = int(stored.metadata()["steps"])
         for key, value in load_file(file).items():
             name, _, entry = key.rpartition("/")
             parameter = self._parameters[name]
-            self._adamw.state[parameter][entry] = value if entry == "step" else value.to(parameter.device)
+            self._adamw.state[parameter][entry] = value.to(parameter.device)  # `step` too: fused AdamW counts on the device

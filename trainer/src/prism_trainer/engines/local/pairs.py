@@ -11,10 +11,10 @@ from prism_trainer.contract.configs import DiscriminatorConfig
 from prism_trainer.data.order import epoch_order
 from prism_trainer.data.rows import TaughtPrompt
 from prism_trainer.engines.local.encoding import PromptEncoder
-from prism_trainer.engines.local.rollout import Vocabulary, decode_responses, sample_responses
-from prism_trainer.errors import DataError
+from prism_trainer.engines.local.rollout import Vocabulary, decode_responses, parse_complete, sample_responses
+from prism_trainer.errors import DataError, Stopped
 from prism_trainer.reporting import Reporter
-from prism_trainer.responses import ParsedResponse, parse_response
+from prism_trainer.responses import ParsedResponse
 from prism_trainer.seeds import generator_for
 
 SAMPLED_AT_ONCE = 256
@@ -48,18 +48,32 @@ def sample_pairs(
         responses = sample_responses(
             policy, prompts, config.students_per_prompt, config.student_sampling, vocabulary, generator, encoder.image_token_id
         )
-        parsed = [parse_response(text) for text in decode_responses(encoder.tokenizer, responses)]
+        parsed = parse_complete(responses, decode_responses(encoder.tokenizer, responses))
         pairs += [Pair(rows[row], p) for row, p in zip(responses.prompt_R.tolist(), parsed, strict=True) if p is not None]
         reporter.phase("sampling")
-    if len({pair.taught.prompt.id for pair in pairs}) < 2:
-        raise DataError(f"only {len(pairs)} of {len(taught)} prompts gave a student response in the right format; train sft longer first")
+        if reporter.stop_requested:
+            raise Stopped(None)
     return pairs
 
 
-def split_pairs(pairs: Sequence[Pair], held_out_fraction: float, seed: int) -> tuple[list[Pair], list[Pair]]:
-    """Training and held-out pairs; all pairs of a prompt fall on one side."""
-    ids = sorted({pair.taught.prompt.id for pair in pairs})
+def split_prompts(taught: Sequence[TaughtPrompt], held_out_fraction: float, seed: int) -> set[str]:
+    """Ids of the prompts kept out of training.
+
+    Chosen before anything is sampled, so that the split is the same whatever the policy answers, in every attempt and every run.
+    """
+    ids = sorted({row.prompt.id for row in taught})
+    if len(ids) < 2:
+        raise DataError(f"{len(ids)} prompt with a teacher response is not enough to train on one and measure on another; give more data")
     count = min(len(ids) - 1, max(1, round(held_out_fraction * len(ids))))
-    held_out = {ids[index] for index in epoch_order(len(ids), seed, "held-out", len(ids))[:count]}
-    training = [pair for pair in pairs if pair.taught.prompt.id not in held_out]
-    return training, [pair for pair in pairs if pair.taught.prompt.id in held_out]
+    return {ids[index] for index in epoch_order(len(ids), seed, "held-out", len(ids))[:count]}
+
+
+def split_pairs(pairs: Sequence[Pair], held_out: set[str]) -> tuple[list[Pair], list[Pair]]:
+    """Training and held-out pairs; all pairs of a prompt fall on one side."""
+    sides = [pair for pair in pairs if pair.taught.prompt.id not in held_out], [pair for pair in pairs if pair.taught.prompt.id in held_out]
+    if not all(sides):
+        raise DataError(
+            f"only {len(pairs)} student responses in the right format: {len(sides[0])} to train on and {len(sides[1])} to measure; "
+            "train sft longer first, or give more data"
+        )
+    return sides

@@ -76,8 +76,11 @@ def continue_prefix(backbone: nn.Module, prefix: Prefix, rows_R: Tensor, token_i
 
 
 def select_rows(cache: DynamicCache, rows_R: Tensor) -> DynamicCache:
-    """A new cache with the chosen rows; gradients flow back into the old one."""
+    """A new cache with the chosen rows; gradients flow back into the old one.
+
+    `index_select`, because the backward of indexing with repeated rows may add up in any order, and equal runs should end equally.
+    """
     selected = DynamicCache()
     for index, layer in enumerate(cache.layers):
-        selected.update(layer.keys[rows_R], layer.values[rows_R], index)
+        selected.update(layer.keys.index_select(0, rows_R), layer.values.index_select(0, rows_R), index)  # type: ignore[union-attr]
     return selected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers.cache_utils import DynamicLayer
 from prism_trainer.contract.optim import Sampling
 from prism_trainer.engines.local.encoding import PromptBatch
 from prism_trainer.engines.local.prefix import Prefix, encode_prefix
+from prism_trainer.responses import ParsedResponse, parse_response
 
 PLACEHOLDERS = ("<|image_pad|>", "<|video_pad|>", "<|vision_pad|>", "<|vision_start|>", "<|vision_end|>")
 
@@ -44,14 +46,14 @@ class Vocabulary:
 
     @classmethod
     def of(cls, tokenizer: Any, size: int, device: torch.device) -> Vocabulary:
-        """Vision placeholders are forbidden: a sampled one has no image behind it and the next forward fails on the count.
+        """Special tokens other than the terminator are forbidden, and rows of the embedding that no token uses.
 
-        So are the rows of the embedding that no token uses.
+        A sampled vision placeholder has no image behind it, and the next forward fails on the count.
         """
         forbidden = torch.zeros(size, dtype=torch.bool, device=device)
         forbidden[len(tokenizer) :] = True
-        ids = tokenizer.convert_tokens_to_ids(list(PLACEHOLDERS))
-        forbidden[[token_id for token_id in ids if token_id is not None]] = True
+        ids = {*tokenizer.all_special_ids, *tokenizer.convert_tokens_to_ids(list(PLACEHOLDERS))} - {tokenizer.eos_token_id, None}
+        forbidden[sorted(ids)] = True
         return cls(tokenizer.eos_token_id, tokenizer.pad_token_id, forbidden)
 
 
@@ -136,7 +138,7 @@ class _PreallocatedLayer(DynamicLayer):
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
         self._write(key_states, value_states, self._length)
-        return self.keys, self.values
+        return self._key_buffer[:, :, : self._length], self._value_buffer[:, :, : self._length]
 
     def get_seq_length(self) -> int:
         return self._length
@@ -161,6 +163,12 @@ def _through_end(token_ids_RT: Tensor, end_id: int) -> Tensor:
 
 
 def decode_responses(tokenizer: Any, responses: Responses) -> list[str]:
-    """Text of each response without its terminator."""
-    rows = zip(responses.token_ids_RT.tolist(), responses.lengths_R.tolist(), strict=True)
-    return [str(text) for text in tokenizer.batch_decode([ids[:length] for ids, length in rows], skip_special_tokens=True)]
+    """Text of each response without its terminator; anything else that was sampled stays visible."""
+    lengths = (responses.lengths_R - responses.ended_R.long()).tolist()
+    rows = [ids[:length] for ids, length in zip(responses.token_ids_RT.tolist(), lengths, strict=True)]
+    return [str(text) for text in tokenizer.batch_decode(rows, skip_special_tokens=False)]
+
+
+def parse_complete(responses: Responses, texts: Sequence[str]) -> list[ParsedResponse | None]:
+    """A response that was cut at the length limit is invalid, however it reads."""
+    return [parse_response(text) if ended else None for text, ended in zip(texts, responses.ended_R.tolist(), strict=True)]

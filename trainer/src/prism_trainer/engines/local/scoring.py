@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from prism_trainer.data.rows import TaughtPrompt
 from prism_trainer.discriminator.losses import balance_loss
 from prism_trainer.discriminator.model import Qwen3VLMoeDiscriminator
 from prism_trainer.discriminator.spans import ScoredRow, scored_rows
 from prism_trainer.engines.local.encoding import PromptBatch, PromptEncoder, pad_right
 from prism_trainer.engines.local.prefix import Continuation, Prefix, continue_prefix, encode_prefix
+from prism_trainer.errors import DataError
 from prism_trainer.responses import ParsedResponse
 
 
@@ -31,9 +33,16 @@ class Scorer:
 
     model: Qwen3VLMoeDiscriminator
     encoder: PromptEncoder
-    cot_sees_caption: bool
     max_tokens: int
     device: torch.device
+
+    def require_readable(self, rows: Sequence[TaughtPrompt]) -> None:
+        """Every teacher's response fits, found out before the first step."""
+        for row in rows:
+            try:
+                self._rows(row.teacher)
+            except DataError as error:
+                raise DataError(f"teacher of prompt {row.prompt.id}: {error}") from error
 
     def score(self, prompts: PromptBatch, prompt_of: Sequence[int], responses: Sequence[ParsedResponse]) -> Scores:
         """`prompt_of[r]` is the prompt in the batch that response r answers."""
@@ -51,7 +60,8 @@ class Scorer:
         )
 
     def _rows(self, response: ParsedResponse) -> list[ScoredRow]:
-        return scored_rows(response, self.encoder.response_ids, cot_sees_caption=self.cot_sees_caption, max_tokens=self.max_tokens)
+        sees = self.model.config.cot_sees_caption
+        return scored_rows(response, self.encoder.response_ids, cot_sees_caption=sees, max_tokens=self.max_tokens)
 
     def _read(self, continuation: Continuation, places: Sequence[tuple[int, int | None]]) -> Tensor:
         rows = torch.tensor([row for row, at in places if at is not None], device=self.device)

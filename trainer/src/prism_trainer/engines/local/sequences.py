@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from prism_trainer.data.rows import Demonstration
-from prism_trainer.engines.local.encoding import PromptEncoder, pad_right
+from prism_trainer.engines.local.encoding import PromptEncoder, join_images, pad_right
+from prism_trainer.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -34,19 +35,24 @@ class TrainingBatch:
         return {**inputs, "use_cache": False}
 
 
-def collate_demonstrations(encoder: PromptEncoder, rows: Sequence[Demonstration]) -> TrainingBatch:
+def collate_demonstrations(encoder: PromptEncoder, rows: Sequence[Demonstration], max_length: int) -> TrainingBatch:
+    """A row above `max_length` tokens is refused, not cut."""
     encoded = encoder.encode([row.prompt for row in rows])
     answers = [[*encoder.response_ids(row.response), encoder.tokenizer.eos_token_id] for row in rows]
     sequences = [[*prompt.token_ids.tolist(), *answer] for prompt, answer in zip(encoded, answers, strict=True)]
+    for row, sequence in zip(rows, sequences, strict=True):
+        if len(sequence) > max_length:
+            raise DataError(
+                f"demonstration {row.prompt.id} has {len(sequence)} tokens, above maxLength {max_length}; raise it or remove the row"
+            )
     token_ids, mask = pad_right(sequences, encoder.tokenizer.pad_token_id)
     target = torch.zeros_like(mask)
-    for row, (prompt, answer) in enumerate(zip(encoded, answers, strict=True)):
-        target[row, len(prompt.token_ids) : len(prompt.token_ids) + len(answer)] = True
+    for index, (prompt, answer) in enumerate(zip(encoded, answers, strict=True)):
+        target[index, len(prompt.token_ids) : len(prompt.token_ids) + len(answer)] = True
     return TrainingBatch(
         token_ids,
         mask,
         target,
         (token_ids == encoder.image_token_id).int(),
-        torch.cat([prompt.pixel_values for prompt in encoded]),
-        torch.cat([prompt.image_grid_thw for prompt in encoded]),
+        *join_images(encoded),
     )

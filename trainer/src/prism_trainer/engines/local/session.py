@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from transformers import PreTrainedModel
 
-from prism_trainer.checkpoints import commit_checkpoint, digest_plain_model, read_manifest, remove_checkpoint, verify_checkpoint
+from prism_trainer.checkpoints import (
+    Writer,
+    commit_checkpoint,
+    digest_plain_model,
+    read_manifest,
+    remove_checkpoint,
+    verify_checkpoint,
+)
 from prism_trainer.contract.checkpoint import CheckpointManifest, CheckpointRef, FileEntry, Parent, Provenance
 from prism_trainer.contract.job import StageJob
 from prism_trainer.data.sources import digest_sources
 from prism_trainer.engines.local.models import Processor, save_model
 from prism_trainer.engines.local.optimizer import StageOptimizer
-from prism_trainer.errors import CheckpointCorruptError, ModelError, Stopped
+from prism_trainer.errors import ModelError, PrismError, Stopped
 from prism_trainer.reporting import Reporter, utc_now
 
 PACKAGES = ("torch", "transformers", "safetensors", "prism-trainer")
@@ -40,7 +45,6 @@ class Session:
         self._data = digest_sources(job.data)
         self._parents = tuple(self._open(ref) for ref in job.inputs.values())
         self._resumed = self._verify_resume()
-        self._last: CheckpointRef | None = job.resume_from
         self._seconds_before = self._resumed.provenance.seconds if self._resumed else 0.0
 
     @property
@@ -68,7 +72,7 @@ class Session:
         if self.job.resume_from is None:
             return
         for role, one in trained.items():
-            one.optimizer.restore(Path(self.job.resume_from.uri) / "state" / f"{role}.safetensors", self.first_step)
+            one.optimizer.restore(Path(self.job.resume_from.uri) / "state" / f"{role}.safetensors")
 
     def after_step(self, step: int, trained: Mapping[str, Trained], total_steps: int, save_every: int) -> None:
         """Save when due; when asked to stop, save and leave."""
@@ -79,17 +83,16 @@ class Session:
 
     def save(self, step: int, trained: Mapping[str, Trained], *, final: bool, metrics: dict[str, float] | None = None) -> CheckpointRef:
         """Commit models, and for a checkpoint to go on from, their optimizers."""
-        payload = {role: _model_writer(one) for role, one in trained.items()}
+        payload: dict[str, Writer] = {role: _model_writer(one) for role, one in trained.items()}
         if not final:
-            payload["state"] = lambda folder: _write_state(folder, step, trained)
+            payload["state"] = lambda folder: _write_state(folder, trained)
         architectures = {role: type(one.model).__name__ for role, one in trained.items()}
         return self.commit(step, payload, architectures, final=final, metrics=metrics)
 
     def commit(
-        self, step: int, payload: dict[str, object], architectures: dict[str, str], *, final: bool, metrics: dict[str, float] | None = None
+        self, step: int, payload: dict[str, Writer], architectures: dict[str, str], *, final: bool, metrics: dict[str, float] | None = None
     ) -> CheckpointRef:
         """Commit any payload as this stage's checkpoint at `step`."""
-        self.reporter.phase("saving")
         folder = Path(self.job.output_uri) / f"step-{step:06d}"
 
         def describe(files: tuple[FileEntry, ...]) -> CheckpointManifest:
@@ -108,10 +111,10 @@ class Session:
                 provenance=self._provenance(metrics or {}),
             )
 
-        ref = commit_checkpoint(folder, payload, describe)  # type: ignore[arg-type]
-        self._forget_older(ref)
-        self._last = ref
-        self.reporter.phase("training")
+        with self.reporter.during("saving"):
+            ref = commit_checkpoint(folder, payload, describe)
+            if not final:
+                self._forget_older()
         return ref
 
     @property
@@ -134,26 +137,41 @@ class Session:
         if self.job.resume_from is None:
             return None
         manifest = verify_checkpoint(self.job.resume_from)
-        if (manifest.parents, manifest.data) != (self._parents, self._data):
-            raise CheckpointCorruptError(
-                f"checkpoint '{self.job.resume_from.uri}' was made from other inputs or data than this attempt has; "
-                "restore them, or start the stage over with `prism run FILE --redo`"
+        changes = "; ".join(self._changes_since(manifest))
+        if changes:
+            uri = self.job.resume_from.uri
+            raise PrismError(
+                f"stage '{self.job.stage}' cannot go on from checkpoint '{uri}', which was made from other content: {changes}; "
+                f"restore what changed, or remove '{uri}' to start the stage over"
             )
         return manifest
 
-    def _forget_older(self, kept: CheckpointRef) -> None:
-        """Only checkpoints to go on from, only of this attempt, never the newest `keep_intermediate`."""
-        folders = sorted(Path(self.job.output_uri).glob("step-*"))
-        resumable = [folder for folder in folders if (manifest := read_manifest(folder)) and not manifest.final and str(folder) != kept.uri]
-        for folder in resumable[: max(0, len(resumable) + 1 - self.job.keep_intermediate)]:
+    def _changes_since(self, manifest: CheckpointManifest) -> Iterator[str]:
+        """What the checkpoint was made from and is different now. Which inputs and data there are is settled by the config digest."""
+        for uri in sorted({*manifest.data, *self._data}):
+            was, now = manifest.data.get(uri, "none"), self._data.get(uri, "none")
+            if was != now:
+                yield f"data set '{uri}' is {now[:19]}, expected {was[:19]}"
+        for (role, ref), before, parent in zip(self.job.inputs.items(), manifest.parents, self._parents, strict=False):
+            if before != parent:
+                yield f"input '{role}' at '{ref.uri}' is {parent.digest[:19]}, expected {before.digest[:19]} of '{before.stage}'"
+
+    def _forget_older(self) -> None:
+        """Remove this attempt's resumable checkpoints but the newest `keep_intermediate`.
+
+        After a final one nothing is removed here: what is left then is for whoever runs the stages, who may want to keep some.
+        """
+        folders = Path(self.job.output_uri).glob("step-*")
+        manifests = [(manifest, folder) for folder in folders if (manifest := read_manifest(folder))]
+        resumable = sorted((manifest.step, folder) for manifest, folder in manifests if not manifest.final)
+        for _, folder in resumable[: -self.job.keep_intermediate]:
             remove_checkpoint(folder)
 
 
-def _model_writer(trained: Trained) -> object:
+def _model_writer(trained: Trained) -> Writer:
     return lambda folder: save_model(trained.model, trained.processor, folder)
 
 
-def _write_state(folder: Path, step: int, trained: Mapping[str, Trained]) -> None:
-    (folder / "trainer.json").write_text(json.dumps({"step": step, "torch": torch.__version__}))
+def _write_state(folder: Path, trained: Mapping[str, Trained]) -> None:
     for role, one in trained.items():
         one.optimizer.save(folder / f"{role}.safetensors")

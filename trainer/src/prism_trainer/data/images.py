@@ -1,0 +1,52 @@
+"""The images of a row: as many as the user's text announces, each checked to be whole."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from PIL import Image
+
+from prism_trainer.data.sources import RawRow, describe
+
+IMAGE_TAG = "<image>"
+
+
+def read_question(row: RawRow, column: str, text: str) -> tuple[str, tuple[bytes, ...]]:
+    """The question without its tags, and the images. They go before the text, so a tag after text would be moved unnoticed: refused."""
+    *before, question = text.split(IMAGE_TAG)
+    if any(part.strip() for part in before):
+        raise row.fail(
+            column, f"found {IMAGE_TAG} after text in the user's turn; expected every {IMAGE_TAG} first; rewrite or remove the row"
+        )
+    images = _listed(row)
+    if before and len(before) != len(images):
+        raise row.fail(
+            "images", f"found {len(images)}, expected {len(before)}: one for each {IMAGE_TAG} in the user's turn; correct or remove the row"
+        )
+    return question.strip(), tuple(_whole_image(row, image) for image in images)
+
+
+def _listed(row: RawRow) -> list[Any]:
+    """The column `images` as a list; a single path, {bytes, path} or bytes is a list of one."""
+    images = row.columns.get("images")
+    if images is None:
+        return []
+    if isinstance(images, str | dict | bytes):
+        return [images]
+    if not isinstance(images, list):
+        raise row.fail("images", f"found {describe(images)}, expected a list of paths or of {{bytes, path}}; correct the row")
+    return images
+
+
+def _whole_image(row: RawRow, image: Any) -> bytes:
+    """Encoded bytes, decoded once to see that they can be: decoding them again later is cheap, a crash in mid-training is not."""
+    if isinstance(image, dict):
+        image = image.get("bytes") or image.get("path")
+    try:
+        encoded = image if isinstance(image, bytes) else (row.folder / image).read_bytes()
+        Image.open(io.BytesIO(encoded)).load()
+    except Exception as error:  # Pillow has no common base: OSError, SyntaxError, struct.error, DecompressionBombError, ...
+        name = "embedded image" if isinstance(image, bytes) else f"image '{image}'"
+        raise row.fail("images", f"{name} cannot be decoded ({error}); replace it or remove the row") from error
+    return encoded
