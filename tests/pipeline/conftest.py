@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
-import yaml
 
 from mini_runs import Run
 
@@ -50,6 +50,6 @@ def make_run(digits, tmp_path):
             "stages": stages,
             **changes,
         }
-        return Run(tmp_path / name, yaml.safe_load(yaml.safe_dump(spec)))
+        return Run(tmp_path / name, json.loads(json.dumps(spec)))  # no two stages share a value
 
     return make

@@ -34,7 +34,7 @@ def upcycle(dense: PreTrainedModel, config: DiscriminatorConfig, generator: torc
     if dense.config.model_type != "qwen3_vl":
         raise ModelError(f"cannot upcycle a '{dense.config.model_type}' model, expected 'qwen3_vl'; give the discriminator another policy")
     model = Qwen3VLMoeDiscriminator(_moe_config(dense.config, config))
-    source = dense.state_dict()
+    source = {name: tensor.cpu() for name, tensor in dense.state_dict().items()}
     target = {name: _make_tensor(name, tensor, source, config, generator) for name, tensor in model.state_dict().items()}
     model.load_state_dict(target)
     return model
