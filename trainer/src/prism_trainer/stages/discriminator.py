@@ -62,7 +62,8 @@ def run(job: StageJob, config: DiscriminatorConfig, reporter: Reporter) -> Check
         metrics = warm_up_step(scorer, trained["discriminator"].optimizer, batch, config)
         if (step + 1) % config.eval_every == 0 or step + 1 == total_steps:
             measured = measure_pairs(scorer, held_out, config.micro_batch_size // 2)
-        reporter.step(step + 1, {**metrics, **measured})
+            metrics |= measured
+        reporter.step(step + 1, metrics)
         session.after_step(step + 1, trained, total_steps, config.save_every)
     return session.save(total_steps, trained, final=True, metrics=measured)
 
