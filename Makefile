@@ -24,7 +24,7 @@ $(STAMP): requirements/dev.txt operator/pyproject.toml trainer/pyproject.toml
 
 run: $(STAMP) ## Run PRISM on handwritten digits: about 10 minutes on 2 cores (BASELINE=1 adds sft -> rlvr)
 	@$(BIN)/python examples/digits/build.py runs/digits
-	@$(BIN)/prism run $(RUN) $(if $(BASELINE),--redo)
+	@$(BIN)/prism run $(RUN) --redo
 
 test: $(STAMP) ## Run every test that this machine can run
 	@$(BIN)/python -m pytest

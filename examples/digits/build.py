@@ -52,6 +52,8 @@ def build(folder: Path, seed: int) -> None:
 
     parameters = write_base_model(folder / "base", seed)
     done.write_text(json.dumps(recipe))
+    if (folder / "checkpoints").exists():
+        print(f"{folder}: model and data are new, but checkpoints made with the old ones are there; remove {folder} to start over")
     print(f"{folder}: base model of {parameters / 1e6:.1f} M parameters, {sum(COUNTS.values())} questions about 1,797 scans")
 
 
