@@ -50,6 +50,11 @@ def test_a_damaged_directory_is_refused(copied, damage, sentence):
         load_policy(copied, CPU)
 
 
+def test_loaded_weights_lie_in_aligned_memory(policy):
+    """Kernels round by alignment, so a resumed model would otherwise train to other bits than an undisturbed one."""
+    assert {tensor.data_ptr() % 64 for tensor in (*policy.parameters(), *policy.buffers()) if tensor.numel() > 64} == {0}
+
+
 def test_roles_are_not_mixed_up(make_scorer, base_dir, tmp_path):
     make_scorer().model.save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="holds a discriminator, expected a policy"):

@@ -111,7 +111,18 @@ def _load(kind: Any, folder: Path) -> Any:
     absent = sorted(loaded["missing_keys"])
     if absent:
         raise ModelError(f"'{folder}' lacks {len(absent)} weights of a {type(model).__name__}, such as '{absent[0]}'; restore the files")
+    realign(model)
     return model
+
+
+def realign(model: nn.Module) -> None:
+    """Copy every tensor into memory of its own.
+
+    What safetensors loads lies in the file's mapping at whatever offset the header left, and matrix kernels round differently at different
+    offsets: a model that was loaded would train to other bits than the same model that was made.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
 
 
 def _first_line(error: Exception) -> str:

@@ -62,4 +62,4 @@ class StageOptimizer:
         for key, value in load_file(file).items():
             name, _, entry = key.rpartition("/")
             parameter = self._parameters[name]
-            self._adamw.state[parameter][entry] = value.to(parameter.device)  # `step` too: fused AdamW counts on the device
+            self._adamw.state[parameter][entry] = value.to(parameter.device, copy=True)  # `step` too: fused AdamW counts on the device
