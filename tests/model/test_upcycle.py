@@ -6,6 +6,7 @@ import torch
 from prism_trainer.contract.configs import DiscriminatorConfig
 from prism_trainer.discriminator.model import Qwen3VLMoeDiscriminator
 from prism_trainer.discriminator.upcycle import upcycle
+from prism_trainer.engines.local.models import load_discriminator
 from prism_trainer.errors import ModelError
 
 
@@ -55,6 +56,14 @@ def test_it_saves_and_loads_as_a_hugging_face_directory(policy, tmp_path):
     again = Qwen3VLMoeDiscriminator.from_pretrained(tmp_path)
     assert again.dropout.p == 0.1
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in sparse.state_dict().items())
+
+
+def test_saved_loaded_and_saved_again_it_is_the_same_files(policy, tmp_path):
+    """Otherwise a checkpoint of a resumed stage would have another digest than that of an undisturbed one."""
+    upcycle(policy, DiscriminatorConfig(), torch.Generator().manual_seed(0)).save_pretrained(tmp_path / "made")
+    load_discriminator(tmp_path / "made", torch.device("cpu")).save_pretrained(tmp_path / "loaded")
+    for file in (tmp_path / "made").iterdir():
+        assert file.read_bytes() == (tmp_path / "loaded" / file.name).read_bytes(), file.name
 
 
 def test_a_model_of_another_family_is_refused(make_scorer):

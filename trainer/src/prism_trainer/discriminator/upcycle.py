@@ -25,7 +25,7 @@ _ROUTER = re.compile(r".*\.layers\.\d+\.mlp\.gate\.weight$")
 COPIED_TEXT_FIELDS = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
     "hidden_act", "max_position_embeddings", "rms_norm_eps", "rope_parameters", "attention_bias", "tie_word_embeddings",
-    "pad_token_id", "bos_token_id", "eos_token_id", "initializer_range",
+    "pad_token_id", "bos_token_id", "eos_token_id", "initializer_range", "dtype",
 )  # fmt: skip
 
 
