@@ -41,7 +41,7 @@ class Run:
 
     def finish(self, *options: str) -> tuple[int, str]:
         process = self.start(*options)
-        output, _ = process.communicate(timeout=400)
+        output, _ = process.communicate(timeout=1200)
         return process.returncode, output
 
     def finals(self) -> dict[str, tuple[str, int]]:
