@@ -137,7 +137,7 @@ class Scene:
     def _commit(self, stage: str, attempt: int, step: int, final: bool, digest: str | None = None) -> Self:
         manifest = make_manifest(stage, attempt, step, final, digest or self._digest(stage))
         uri = f"{output_uri(ROOT, stage, attempt)}/step-{step:06d}"
-        self.checkpoints.append(CommittedCheckpoint(stage, attempt, uri, manifest))
+        self.checkpoints.append(CommittedCheckpoint.from_manifest(attempt, uri, manifest))
         return self
 
 

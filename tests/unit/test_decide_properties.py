@@ -92,7 +92,7 @@ class World(RuleBasedStateMachine):
         for uri in decision.deletes:
             assert not any(uri.startswith(f"{folder}/") for folder in living), "a living attempt's folder is its own"
             found = self.checkpoints.pop(uri, None)
-            assert found is None or not found.manifest.final, "a final checkpoint is never deleted"
+            assert found is None or not found.final, "a final checkpoint is never deleted"
             self.unfinished.pop(uri, None)
 
     def carry_out_start(self, job):
@@ -103,13 +103,13 @@ class World(RuleBasedStateMachine):
         assert job.attempt > max(seen, default=0), "attempts strictly increase"
         for role, ref in job.inputs.items():
             if ref.stage != "model":
-                manifest = self.checkpoints[ref.uri].manifest
+                manifest = self.checkpoints[ref.uri]
                 assert manifest.final and manifest.digest == ref.digest, f"{role} is committed"
                 assert manifest.config_digest == self.plan.stage(ref.stage).config_digest, f"{role} has the planned configuration"
         assert not self.finals(job.stage, job.config_digest), "what is done is never done again"
         if job.resume_from is not None:
             resumed = self.checkpoints[job.resume_from.uri]
-            assert (resumed.stage, resumed.manifest.config_digest) == (job.stage, job.config_digest)
+            assert (resumed.stage, resumed.config_digest) == (job.stage, job.config_digest)
         record = AttemptRecord(job.stage, job.attempt, alive=True, config_digest=job.config_digest, started_at=self.now)
         self.attempts[job.stage, job.attempt] = record
 
@@ -193,13 +193,13 @@ class World(RuleBasedStateMachine):
         self.attempts[key] = replace(self.attempts[key], **fields)
 
     def finals(self, stage, digest):
-        return [c for c in self.checkpoints.values() if c.stage == stage and c.manifest.final and c.manifest.config_digest == digest]
+        return [c for c in self.checkpoints.values() if c.stage == stage and c.final and c.config_digest == digest]
 
     def commit(self, step, final):
         stage, number = self.living()[0]
         manifest = make_manifest(stage, number, step, final, self.attempts[stage, number].config_digest)
         uri = f"{output_uri(ROOT, stage, number)}/step-{step:06d}"
-        self.checkpoints[uri] = CommittedCheckpoint(stage, number, uri, manifest)
+        self.checkpoints[uri] = CommittedCheckpoint.from_manifest(number, uri, manifest)
 
     def end(self, outcome, failure=None, code=0):
         stage, number = self.living()[0]

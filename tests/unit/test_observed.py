@@ -35,12 +35,12 @@ def test_going_back_to_the_old_configuration_finds_its_work_done():
 
 def test_a_stage_goes_on_from_its_last_step_whichever_attempt_made_it():
     scene = sft().attempt("sft", 1).intermediate("sft", 1, step=7).attempt("sft", 2).intermediate("sft", 2, step=3)
-    assert scene.observe().stage("sft").intermediate[-1].manifest.step == 7
+    assert scene.observe().stage("sft").intermediate[-1].step == 7
 
 
 def test_a_resume_never_takes_a_checkpoint_of_another_configuration():
     scene = sft().attempt("sft").intermediate("sft", 1, step=2).intermediate("sft", 1, step=9, digest=OTHER_DIGEST)
-    assert [c.manifest.step for c in scene.observe().stage("sft").intermediate] == [2]
+    assert [c.step for c in scene.observe().stage("sft").intermediate] == [2]
 
 
 def test_attempt_numbers_go_on_after_all_that_was_seen_anywhere():

@@ -31,7 +31,7 @@ class NotedWorld:
     async def delete(self, uri):
         self.notes.append(("delete", uri.removeprefix(f"{ROOT}/checkpoints/")))
 
-    async def start(self, start):
+    async def start(self, plan, start):
         self.notes.append(("start", start.job.stage, start.job.attempt))
 
     async def write_status(self, status):
@@ -55,7 +55,7 @@ def test_a_pass_deletes_then_starts_then_tells():
 
 
 def test_a_pass_stops_what_is_not_wanted_and_starts_nothing_beside_it():
-    assert notes(two(), two().scene().live("sft", config_digest=OTHER_DIGEST)) == [("stop", "sft", 1), ("status", "Stopping")]
+    assert notes(two(), two().scene().live("sft", config_digest=OTHER_DIGEST)) == [("status", "Stopping"), ("stop", "sft", 1), ("status", "Stopping")]
 
 
 def test_a_pass_repeated_on_the_same_world_does_the_same():

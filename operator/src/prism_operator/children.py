@@ -13,7 +13,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from prism_trainer.contract.checkpoint import CheckpointManifest, CheckpointRef
-from prism_trainer.contract.report import Progress, StageResult
+from prism_trainer.contract.report import FailureClass, Progress, StageResult
 from prism_trainer.contract.schema import Frozen
 
 
@@ -27,6 +27,39 @@ class StopReason(StrEnum):
     RUN_DEADLINE = "RunDeadline"
     LINGERING = "Lingering"
     NOT_WANTED = "NotWanted"
+    DELETED = "Deleted"
+    HEAD_LOST = "HeadLost"
+    START_DEADLINE = "StartDeadline"
+    QUEUE_DEADLINE = "QueueDeadline"
+    WORKER_LOST = "WorkerLost"
+
+
+class Outcome(StrEnum):
+    """Of an attempt."""
+
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    STOPPED = "Stopped"
+    FAILED = "Failed"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """With a failure class when Failed; a stop nobody of us asked for is Stopped and has the class Preempted."""
+
+    outcome: Outcome
+    failure_class: FailureClass | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Pending:
+    """Why an attempt does not run yet, in the words of whoever holds it up."""
+
+    reason: str
+    message: str
+    queued: bool = False
+    """Waits for the queue's admission, not for its pods."""
 
 
 class StopRequest(Frozen):
@@ -55,21 +88,68 @@ class AttemptRecord:
     progress: Progress | None = None
     log_tail: str = ""
     log_file: str = ""
+    restarts: Mapping[FailureClass, int] = field(default_factory=dict)
+    """Failures that were retried within the attempt, by class."""
+    settled: Verdict | None = None
+    """How it ended, where that was judged and written down while its pods were still there."""
+    remains: bool = False
+    """It has ended, and its cluster is still there."""
+    deleting: datetime | None = None
+    """Since when its cluster is being deleted."""
+    leaving: datetime | None = None
+    """Since when its pods should be on their way out, whoever deleted them."""
+    holding_since: datetime | None = None
+    """Since when it holds its GPUs; by default since its start."""
+    seconds_before: float = 0.0
+    """Of holding GPUs, as last written down."""
+    pending: Pending | None = None
+    """Set while it lives and its stage has not begun."""
+    loss: Verdict | None = None
+    """What its cluster lost, where its stage said nothing."""
+    cluster: str = ""
+    """Name of its RayCluster."""
+    images: Mapping[str, str] = field(default_factory=dict)
+    """By container: image with digest."""
 
 
 @dataclass(frozen=True)
 class CommittedCheckpoint:
-    """A checkpoint with a sound manifest."""
+    """A committed checkpoint, as far as the rules need to know it."""
 
     stage: str
     attempt: int
     uri: str
-    manifest: CheckpointManifest
+    digest: str
+    step: int
+    final: bool
+    config_digest: str
+    created_at: str
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    data: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_manifest(cls, attempt: int, uri: str, manifest: CheckpointManifest) -> CommittedCheckpoint:
+        """One whose manifest was read."""
+        made = manifest.provenance
+        return cls(
+            stage=manifest.stage,
+            attempt=attempt,
+            uri=uri,
+            digest=manifest.digest,
+            step=manifest.step,
+            final=manifest.final,
+            config_digest=manifest.config_digest,
+            created_at=made.created_at,
+            metrics=made.metrics,
+            versions=made.versions,
+            data=manifest.data,
+        )
 
     @property
     def ref(self) -> CheckpointRef:
         """As an input names it."""
-        return CheckpointRef(stage=self.stage, uri=self.uri, digest=self.manifest.digest, step=self.manifest.step, revision=None)
+        return CheckpointRef(stage=self.stage, uri=self.uri, digest=self.digest, step=self.step, revision=None)
 
 
 @dataclass(frozen=True)
@@ -95,6 +175,8 @@ class Wishes:
     """An end that the status tells of does not bind this caller. Never on a cluster: there, a new run is a new object."""
     redo: bool = False
     """Stages whose configuration changed may be done again."""
+    deleted: bool = False
+    """The object is being deleted: stop what lives, start nothing, and let it go when nothing is left."""
     forgiven: Mapping[str, int] = field(default_factory=dict)
     """By stage: attempts up to this number count against no budget."""
 
@@ -107,5 +189,7 @@ class Children:
     attempts: tuple[AttemptRecord, ...] = ()
     checkpoints: tuple[CommittedCheckpoint, ...] = ()
     unfinished: tuple[Unfinished, ...] = ()
+    forgotten: Mapping[str, Mapping[FailureClass, int]] = field(default_factory=dict)
+    """By stage: failures of attempts that are no longer told of one by one."""
     damaged: tuple[str, ...] = ()
     """Sentences about manifests that cannot be read. They count for nothing and are left where they are."""

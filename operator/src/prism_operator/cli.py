@@ -112,6 +112,14 @@ def logs(
 
 
 @app.command()
+def operator() -> None:
+    """Run the operator on a cluster, with the pod's own account or $KUBECONFIG. Its settings are environment variables, PRISM_*."""
+    from prism_operator.kube.process import run_operator
+
+    _exit_with(run_operator)
+
+
+@app.command()
 def new(
     file: Annotated[Path | None, typer.Argument(help="File to write; by default it is printed.", metavar="[FILE]")] = None,
     size: Annotated[str, typer.Option("--size", help="tiny, 4b or 8b.")] = "tiny",

@@ -29,7 +29,7 @@ def make_conditions(
     """Observations, not wishes: Suspended is true only once nothing lives."""
     findings: list[Finding] = [
         (reasons.ACCEPTED, "False", decision.reason) if decision.phase is Phase.REFUSED else (reasons.ACCEPTED, "True", reasons.VALID),
-        (reasons.ADMITTED, "True", reasons.NOT_QUEUED),
+        _admitted(plan, observed),
         _cluster_ready(observed, decision),
         *[_stage(plan.stage(stage.name), stage, observed, decision) for stage in stages],
         _stalled(observed, decision),
@@ -69,9 +69,23 @@ def _dated(findings: Iterable[Finding], generation: int, previous: PrismRunStatu
     return tuple(conditions)
 
 
+def _admitted(plan: RunPlan, observed: Observed) -> Finding:
+    if plan.queue is None:
+        return reasons.ADMITTED, "True", reasons.NOT_QUEUED
+    if any(record.pending and record.pending.queued for record in observed.live):
+        return reasons.ADMITTED, "False", reasons.WAITING_FOR_QUOTA.with_facts(queue=plan.queue.name)
+    if observed.live:
+        return reasons.ADMITTED, "True", reasons.QUOTA_RESERVED.with_facts(queue=plan.queue.name)
+    return reasons.ADMITTED, "Unknown", reasons.NO_ATTEMPT
+
+
 def _cluster_ready(observed: Observed, decision: Decision) -> Finding:
     if observed.live:
         record = observed.live[-1]
+        if record.pending is not None:
+            return reasons.CLUSTER_READY, "False", Reason(record.pending.reason, record.pending.message)
+        if record.loss is not None:
+            return reasons.CLUSTER_READY, "False", Reason("WorkersMissing", record.loss.message)
         return reasons.CLUSTER_READY, "True", reasons.CLUSTER_READY_NOW.with_facts(attempt=record.number, stage=record.stage)
     if decision.start is not None:
         job = decision.start.job
@@ -92,6 +106,8 @@ def _stage(plan: StagePlan, stage: StageStatus, observed: Observed, decision: De
             return type_, "Unknown", decision.reason
         case "Stopped":
             return type_, "Unknown", reasons.STAGE_HELD
+        case _ if decision.stage == stage.name and decision.phase is Phase.PENDING:
+            return type_, "Unknown", decision.reason
         case _:
             return type_, "Unknown", reasons.STAGE_WAITING
 

@@ -7,27 +7,40 @@ living attempt a run, and every input is committed before its reader starts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
 from prism_operator import reasons
-from prism_operator.children import AttemptRecord, StopReason
+from prism_operator.children import AttemptRecord, Outcome, StopReason
 from prism_operator.names import BASE_MODEL, output_uri, report_dir
 from prism_operator.observed import Observed, StageObserved
 from prism_operator.plan import RunPlan, StagePlan
-from prism_operator.policies.deadline import exit_deadline, hang_deadline, kill_deadline, run_deadline, stage_deadline
+from prism_operator.policies.deadline import (
+    exit_deadline,
+    expiry,
+    force_deadline,
+    hang_deadline,
+    kill_deadline,
+    queue_deadline,
+    run_deadline,
+    stage_deadline,
+    start_deadline,
+)
 from prism_operator.policies.retention import leftovers
-from prism_operator.policies.retry import GiveUp, retry
+from prism_operator.policies.retry import GiveUp, retry, warm_retries
 from prism_operator.policies.suspend import pause
 from prism_operator.reasons import Reason
 from prism_trainer.contract.checkpoint import CheckpointRef
 from prism_trainer.contract.job import StageJob
+from prism_trainer.contract.report import FailureClass
 
 
 class Phase(StrEnum):
     """What goes on."""
 
+    PENDING = "Pending"
     RUNNING = "Running"
     RETRYING = "Retrying"
     STOPPING = "Stopping"
@@ -47,6 +60,8 @@ class StartAttempt:
 
     job: StageJob
     env: tuple[tuple[str, str], ...] = ()
+    warm_retries: Mapping[FailureClass, int] = field(default_factory=dict)
+    """How often the trainer may be started again in the attempt's own pods."""
 
 
 @dataclass(frozen=True)
@@ -61,23 +76,45 @@ class StopAttempt:
 
 @dataclass(frozen=True)
 class Decision:
-    """One pass. Stops and deletions are carried out before the start."""
+    """One pass. What ends is written down first, then stops, releases and deletions are carried out, and then the start."""
 
     phase: Phase
     reason: Reason
     stage: str | None = None
     start: StartAttempt | None = None
     stops: tuple[StopAttempt, ...] = ()
+    releases: tuple[AttemptRecord, ...] = ()
+    """Ended attempts whose clusters are to go."""
+    lets_go: bool = False
+    """Nothing is left of an object that is being deleted: it may go."""
+    expires: bool = False
+    """The object has been finished for long enough: delete it."""
     deletes: tuple[str, ...] = ()
     wake_at: datetime | None = None
 
 
 def decide(plan: RunPlan, observed: Observed, now: datetime) -> Decision:
     """The whole of the operator's judgement."""
-    if observed.live:
-        return _tend(plan, observed, now)
+    decision = _tend(plan, observed, now) if observed.live else _rest(plan, observed, now)
+    held = (*observed.live, *observed.remaining)
+    forced = [_force(plan, record, now) for record in held]
+    return replace(
+        decision,
+        stops=(*decision.stops, *_without_none(forced)),
+        releases=tuple(record for record in observed.remaining if record.deleting is None),
+        wake_at=_earliest(decision.wake_at, *(_force_at(plan, record) for record in held)),
+    )
+
+
+def _rest(plan: RunPlan, observed: Observed, now: datetime) -> Decision:
+    """Nothing lives."""
+    if observed.wishes.deleted:
+        return Decision(Phase.STOPPED, reasons.DELETED, lets_go=not observed.remaining)
     if observed.is_finished:
-        return Decision(Phase.SUCCEEDED if observed.current is None else Phase.FAILED, reasons.IN_PROGRESS)
+        expires = expiry(plan.ttl_seconds, observed.finished_at)
+        due = expires is not None and expires <= now and not observed.remaining
+        phase = Phase.SUCCEEDED if observed.current is None else Phase.FAILED
+        return Decision(phase, reasons.IN_PROGRESS, expires=due, wake_at=expires)
     decision = _next(plan, observed, now)
     deletes = tuple(uri for stage in observed.stages for uri in leftovers(stage, plan.retention))
     return replace(decision, deletes=deletes)
@@ -92,9 +129,11 @@ def _tend(plan: RunPlan, observed: Observed, now: datetime) -> Decision:
     reason, wake_at = _why_stop(plan, observed, wanted, now)
     if reason is not None:
         return _stopping(plan, wanted, reason, [*stops, _stop(plan, observed, wanted, reason, now)])
-    facts = reasons.STAGE_RUNNING.with_facts(attempt=wanted.number)
+    phase, facts = Phase.RUNNING, reasons.STAGE_RUNNING.with_facts(attempt=wanted.number)
+    if wanted.pending is not None:
+        phase, facts = Phase.PENDING, Reason(wanted.pending.reason, wanted.pending.message)
     deletes = leftovers(observed.stage(wanted.stage), plan.retention)
-    return Decision(Phase.RUNNING, facts, wanted.stage, stops=_without_none(stops), deletes=deletes, wake_at=wake_at)
+    return Decision(phase, facts, wanted.stage, stops=_without_none(stops), deletes=deletes, wake_at=wake_at)
 
 
 def _wanted(plan: RunPlan, observed: Observed) -> AttemptRecord | None:
@@ -115,10 +154,14 @@ def _why_stop(plan: RunPlan, observed: Observed, record: AttemptRecord, now: dat
         return record.stop.reason, None
     if observed.wishes.impatient:
         return StopReason.INTERRUPT, None
+    if observed.wishes.deleted:
+        return StopReason.DELETED, None
+    if record.loss is not None:
+        return (StopReason.HEAD_LOST if record.loss.failure_class is FailureClass.HEAD_LOST else StopReason.WORKER_LOST), None
     stage = observed.stage(record.stage)
     limits = plan.stage(record.stage).deadlines
     if stage.final is not None:
-        due = [(StopReason.LINGERING, exit_deadline(limits, record, stage.final.manifest.provenance.created_at))]
+        due = [(StopReason.LINGERING, exit_deadline(limits, record, stage.final.created_at))]
     else:
         paused = pause(plan.suspend, observed.wishes)
         if paused is not None:
@@ -127,6 +170,8 @@ def _why_stop(plan: RunPlan, observed: Observed, record: AttemptRecord, now: dat
             (StopReason.RUN_DEADLINE, run_deadline(plan.deadlines, observed.wishes.since)),
             (StopReason.STAGE_DEADLINE, stage_deadline(limits, stage.attempts, observed.wishes.forgiven.get(stage.name, 0))),
             (StopReason.HANG, hang_deadline(limits, record)),
+            (StopReason.START_DEADLINE, start_deadline(limits, record)),
+            (StopReason.QUEUE_DEADLINE, queue_deadline(plan.deadlines, record)),
         ]
     passed = next((reason for reason, at in due if at is not None and at <= now), None)
     return passed, min((at for _, at in due if at is not None), default=None)
@@ -159,6 +204,8 @@ def _next(plan: RunPlan, observed: Observed, now: datetime) -> Decision:
     if current is None:
         return Decision(Phase.SUCCEEDED, reasons.ALL_STAGES_VERIFIED)
     paused = pause(plan.suspend, observed.wishes)
+    if paused and observed.remaining:
+        return _letting_go(observed.remaining[0])
     if paused is StopReason.SUSPEND:
         return Decision(Phase.SUSPENDED, reasons.USER_REQUESTED, current.name)
     if paused is StopReason.INTERRUPT:
@@ -176,7 +223,7 @@ def _next(plan: RunPlan, observed: Observed, now: datetime) -> Decision:
 def _try(plan: RunPlan, observed: Observed, current: StageObserved, now: datetime) -> Decision:
     """Start the current stage, at once or when its retry is due, unless its budget is spent."""
     stage = plan.stage(current.name)
-    verdict = retry(current.attempts, stage.retries, observed.wishes.forgiven.get(current.name, 0))
+    verdict = retry(current, stage.retries, observed.wishes.forgiven.get(current.name, 0))
     if isinstance(verdict, GiveUp):
         return Decision(Phase.FAILED, _exhausted(current.name, verdict), current.name)
     if verdict.at is not None and verdict.at > now:
@@ -185,8 +232,32 @@ def _try(plan: RunPlan, observed: Observed, current: StageObserved, now: datetim
             attempt=last.number, failure_class=last.verdict.failure_class, message=last.verdict.message
         )
         return Decision(Phase.RETRYING, facts, current.name, wake_at=verdict.at)
+    failed = next((a.record for a in current.remaining if a.verdict.outcome is not Outcome.SUCCEEDED), None)
+    if failed is not None:
+        return _letting_go(failed)
     facts = reasons.PROVISIONING.with_facts(attempt=current.next_attempt, stage=current.name)
-    return Decision(Phase.RUNNING, facts, current.name, start=StartAttempt(_job(plan, stage, observed), stage.env))
+    warm = warm_retries(current, stage.retries, observed.wishes.forgiven.get(current.name, 0))
+    return Decision(Phase.RUNNING, facts, current.name, start=StartAttempt(_job(plan, stage, observed), stage.env, warm))
+
+
+def _letting_go(record: AttemptRecord) -> Decision:
+    """A new attempt starts only when every pod of the old one is gone."""
+    return Decision(Phase.STOPPING, reasons.LETTING_GO.with_facts(attempt=record.number, stage=record.stage), record.stage)
+
+
+def _force(plan: RunPlan, record: AttemptRecord, now: datetime) -> StopAttempt | None:
+    due = _force_at(plan, record)
+    reason = record.stop.reason if record.stop else StopReason.LINGERING
+    return StopAttempt(record.stage, record.number, reason, kill=True) if due and due <= now else None
+
+
+def _force_at(plan: RunPlan, record: AttemptRecord) -> datetime | None:
+    limits = next((stage.deadlines for stage in plan.stages if stage.name == record.stage), plan.deadlines)
+    return force_deadline(limits, record)
+
+
+def _earliest(*times: datetime | None) -> datetime | None:
+    return min((time for time in times if time is not None), default=None)
 
 
 def _exhausted(stage: str, verdict: GiveUp) -> Reason:
@@ -204,7 +275,12 @@ def _exhausted(stage: str, verdict: GiveUp) -> Reason:
 
 def _job(plan: RunPlan, stage: StagePlan, observed: Observed) -> StageJob:
     seen = observed.stage(stage.name)
-    attempt = seen.next_attempt
+    inputs = {wire.role: _input(plan, observed, wire.stage) for wire in stage.wires}
+    return job_of(plan, stage, seen.next_attempt, inputs, seen.intermediate[-1].ref if seen.intermediate else None)
+
+
+def job_of(plan: RunPlan, stage: StagePlan, attempt: int, inputs: dict[str, CheckpointRef], resume_from: CheckpointRef | None) -> StageJob:
+    """One attempt of a stage, nothing left to look up."""
     return StageJob(
         run=plan.name,
         stage=stage.name,
@@ -214,10 +290,10 @@ def _job(plan: RunPlan, stage: StagePlan, observed: Observed) -> StageJob:
         system_prompt=plan.system_prompt,
         config=stage.config,
         config_digest=stage.config_digest,
-        inputs={wire.role: _input(plan, observed, wire.stage) for wire in stage.wires},
+        inputs=inputs,
         data=stage.data,
         output_uri=output_uri(plan.root_uri, stage.name, attempt),
-        resume_from=seen.intermediate[-1].ref if seen.intermediate else None,
+        resume_from=resume_from,
         report_dir=report_dir(plan.root_uri, stage.name, attempt),
         keep_intermediate=plan.retention.keep_intermediate,
         threads=stage.resources.cpus,

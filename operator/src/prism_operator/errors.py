@@ -4,7 +4,10 @@ PrismError
 ├── BadRunError             the file or the object cannot be carried out as it stands; carries every problem (exit code 2)
 ├── RunFolderError     the run folder cannot be used
 │   └── RunFolderBusyError  another `prism run` works in it
-└── NoSuchRunError          there is no run where one was asked for
+├── NoSuchRunError          there is no run where one was asked for
+├── SettingsError           the operator's own environment does not hold
+└── ClusterError            the API server refused, or cannot be reached
+    └── StartRefusedError   it does not take an attempt's cluster as things stand
 """
 
 from __future__ import annotations
@@ -40,3 +43,15 @@ class RunFolderBusyError(RunFolderError):
 
 class NoSuchRunError(PrismError):
     """Nothing to show."""
+
+
+class SettingsError(PrismError):
+    """The operator cannot start like this."""
+
+
+class ClusterError(PrismError):
+    """What the API server said, and to what."""
+
+
+class StartRefusedError(ClusterError):
+    """For the moment, or until somebody corrects what it names: it is tried again."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from prism_operator.api import PrismRunStatus
-from prism_operator.children import AttemptRecord, Children, CommittedCheckpoint, Unfinished, Wishes
+from prism_operator.children import AttemptRecord, Children, CommittedCheckpoint, Unfinished, Verdict, Wishes
 from prism_operator.plan import RunPlan, StagePlan
 from prism_operator.reasons import FINISHED
-from prism_operator.verdict import Verdict, judge
+from prism_operator.verdict import judge
 from prism_trainer.contract.checkpoint import CheckpointRef
+from prism_trainer.contract.report import FailureClass
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class StageObserved:
     changed_from: str | None
     """Config digest of committed work, where it is not the planned one."""
     unfinished: tuple[Unfinished, ...]
+    forgotten: Mapping[FailureClass, int]
+    """Failures of attempts that are no longer among `attempts`."""
 
     @property
     def is_done(self) -> bool:
@@ -53,6 +56,11 @@ class StageObserved:
     def live(self) -> Attempt | None:
         """The newest attempt that lives."""
         return next((attempt for attempt in reversed(self.attempts) if attempt.record.alive), None)
+
+    @property
+    def remaining(self) -> tuple[Attempt, ...]:
+        """Ended, and their clusters still there."""
+        return tuple(attempt for attempt in self.attempts if attempt.record.remains and not attempt.record.alive)
 
     @property
     def last(self) -> Attempt | None:
@@ -68,10 +76,13 @@ class Observed:
     """One for each planned stage, in the plan's order."""
     live: tuple[AttemptRecord, ...]
     """Every living attempt, also of stages that are not planned."""
+    remaining: tuple[AttemptRecord, ...]
+    """Every ended attempt whose cluster is still there, also of stages that are not planned."""
     is_finished: bool
     """The status said so already. It stays so."""
     wishes: Wishes
     damaged: tuple[str, ...]
+    finished_at: str | None = None
 
     def stage(self, name: str) -> StageObserved:
         """By name."""
@@ -89,9 +100,11 @@ def observe(plan: RunPlan, children: Children, previous: PrismRunStatus | None) 
     return Observed(
         stages=tuple(_observe_stage(stage, attempts, children) for stage in plan.stages),
         live=tuple(record for record in attempts if record.alive),
+        remaining=tuple(record for record in attempts if record.remains and not record.alive),
         is_finished=previous is not None and previous.is_true(FINISHED) and not children.wishes.reopen,
         wishes=children.wishes,
         damaged=children.damaged,
+        finished_at=previous.finished_at if previous is not None else None,
     )
 
 
@@ -105,23 +118,22 @@ def _unique_attempts(records: Iterable[AttemptRecord]) -> list[AttemptRecord]:
 
 def _observe_stage(stage: StagePlan, records: list[AttemptRecord], children: Children) -> StageObserved:
     own = [record for record in records if record.stage == stage.name]
-    committed = sorted(
-        {c.uri: c for c in children.checkpoints if c.stage == stage.name}.values(), key=lambda c: (c.attempt, c.manifest.step, c.uri)
-    )
-    planned = [c for c in committed if c.manifest.config_digest == stage.config_digest]
-    final = next((c for c in reversed(planned) if c.manifest.final), None)
+    committed = sorted({c.uri: c for c in children.checkpoints if c.stage == stage.name}.values(), key=lambda c: (c.attempt, c.step, c.uri))
+    planned = [c for c in committed if c.config_digest == stage.config_digest]
+    final = next((c for c in reversed(planned) if c.final), None)
     unfinished = tuple(sorted({u for u in children.unfinished if u.stage == stage.name}, key=lambda u: u.uri))
     numbers = [r.number for r in own] + [c.attempt for c in committed] + [u.attempt for u in unfinished]
-    finals = {(c.attempt, c.manifest.config_digest) for c in committed if c.manifest.final}
+    finals = {(c.attempt, c.config_digest) for c in committed if c.final}
     return StageObserved(
         name=stage.name,
         attempts=tuple(Attempt(r, judge(r, committed_final=_committed_final(r, finals))) for r in own),
         next_attempt=1 + max(numbers, default=0),
         final=final,
         output=stage.pinned or (final.ref if final else None),
-        intermediate=tuple(sorted((c for c in planned if not c.manifest.final), key=lambda c: (c.manifest.step, c.attempt))),
+        intermediate=tuple(sorted((c for c in planned if not c.final), key=lambda c: (c.step, c.attempt))),
         changed_from=None if stage.pinned or final else _changed_from(stage, own, committed),
         unfinished=unfinished,
+        forgotten=children.forgotten.get(stage.name, {}),
     )
 
 
@@ -131,7 +143,7 @@ def _committed_final(record: AttemptRecord, finals: set[tuple[int, str]]) -> boo
 
 def _changed_from(stage: StagePlan, records: list[AttemptRecord], committed: list[CommittedCheckpoint]) -> str | None:
     """Digest of the newest committed work, unless something under the planned digest was begun after it."""
-    other = max((c for c in committed if c.manifest.config_digest != stage.config_digest), key=lambda c: c.attempt, default=None)
+    other = max((c for c in committed if c.config_digest != stage.config_digest), key=lambda c: c.attempt, default=None)
     begun = [r.number for r in records if r.config_digest == stage.config_digest]
-    begun += [c.attempt for c in committed if c.manifest.config_digest == stage.config_digest]
-    return other.manifest.config_digest if other and other.attempt > max(begun, default=0) else None
+    begun += [c.attempt for c in committed if c.config_digest == stage.config_digest]
+    return other.config_digest if other and other.attempt > max(begun, default=0) else None

@@ -12,7 +12,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from prism_operator.api import AnyStage, Deadlines, EvaluationStage, PrismRun, Resources, Retention, Retries, StageDeadlines
+from prism_operator.api import (
+    AnyStage,
+    ClusterPolicy,
+    Deadlines,
+    EvaluationStage,
+    Metadata,
+    PrismRun,
+    Queue,
+    Resources,
+    Retention,
+    Retries,
+    Secrets,
+    StageDeadlines,
+    Storage,
+)
 from prism_operator.errors import BadRunError
 from prism_operator.names import BASE_MODEL, stage_condition
 from prism_operator.problems import Problem
@@ -44,6 +58,9 @@ class StagePlan:
     deadlines: StageDeadlines
     retries: Retries
     env: tuple[tuple[str, str], ...]
+    image: str | None = None
+    pod_template: tuple[dict[str, Any], ...] = ()
+    """Patches of the pods, the run's first."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +77,13 @@ class RunPlan:
     suspend: bool
     deadlines: Deadlines
     retention: Retention
+    storage: Storage
+    secrets: Secrets
+    queue: Queue | None
+    cluster_policy: ClusterPolicy
+    ttl_seconds: int | None
+    owner: Metadata
+    """Of the PrismRun: namespace, uid, labels and annotations for its children."""
 
     def stage(self, name: str) -> StagePlan:
         """By name."""
@@ -78,7 +102,11 @@ class Site:
 
     def located(self, uri: str) -> str:
         """An absolute path for a relative one; an address stays."""
-        return uri if self.base_dir is None or "://" in uri else posixpath.normpath(posixpath.join(self.base_dir, uri))
+        if self.base_dir is None or "://" in uri:
+            return uri
+        if "://" in self.base_dir:
+            return f"{self.base_dir.rstrip('/')}/{posixpath.normpath(uri)}"
+        return posixpath.normpath(posixpath.join(self.base_dir, uri))
 
 
 def make_plan(run: PrismRun, site: Site) -> RunPlan:
@@ -106,6 +134,12 @@ def make_plan(run: PrismRun, site: Site) -> RunPlan:
         suspend=spec.suspend,
         deadlines=spec.deadlines,
         retention=spec.retention,
+        storage=spec.storage,
+        secrets=spec.secrets,
+        queue=spec.queue,
+        cluster_policy=spec.cluster_policy,
+        ttl_seconds=spec.ttl_seconds_after_finished,
+        owner=run.metadata,
     )
 
 
@@ -147,6 +181,8 @@ def _stage_plan(
         deadlines=_overlaid(spec.deadlines, stage.deadlines),
         retries=_overlaid(spec.retries, stage.retries),
         env=tuple({variable.name: variable.value for variable in (*spec.env, *stage.env)}.items()),
+        image=stage.image or spec.image,
+        pod_template=tuple(patch for patch in (spec.pod_template, stage.pod_template) if patch),
     )
 
 

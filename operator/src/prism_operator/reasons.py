@@ -33,6 +33,12 @@ STAGE_CHANGED = Reason(
     "metadata.name and storage, or undo the change, or let the work be done again with `prism run FILE --redo`; nothing was deleted.",
 )
 
+DELETED = Reason("Deleted", "The object is being deleted.")
+LETTING_GO = Reason("Stopping", "Waits until every pod of attempt {attempt} of stage '{stage}' is gone.")
+START_REFUSED = Reason("StartRefused", "Attempt {attempt} of stage '{stage}' cannot be created: {message} It is tried again.")
+
+QUOTA_RESERVED = Reason("QuotaReserved", "Queue '{queue}' has admitted the attempt.")
+WAITING_FOR_QUOTA = Reason("WaitingForQuota", "Queue '{queue}' has not admitted the attempt yet.")
 NOT_QUEUED = Reason("NotQueued", "No queue is asked for.")
 
 CLUSTER_READY_NOW = Reason("Ready", "Attempt {attempt} of stage '{stage}' lives.")

@@ -7,19 +7,23 @@ Level-based: everything is derived anew from the object, the children and the ma
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
+from prism_operator import reasons
 from prism_operator.api import PrismRun, PrismRunStatus
-from prism_operator.children import Children
-from prism_operator.decide import Decision, StartAttempt, StopAttempt, decide
-from prism_operator.errors import BadRunError
-from prism_operator.observed import observe
+from prism_operator.children import AttemptRecord, Children
+from prism_operator.decide import Decision, Phase, StartAttempt, StopAttempt, decide
+from prism_operator.errors import BadRunError, StartRefusedError
+from prism_operator.observed import Observed, observe
 from prism_operator.parse import parse_run, read_status
 from prism_operator.plan import RunPlan, Site, make_plan
 from prism_operator.problems import Problem
 from prism_operator.status import make_status, rejected_status
+
+REFUSED_SECONDS = 15
+"""Before an attempt that could not be created is tried again."""
 
 
 class World(Protocol):
@@ -37,12 +41,24 @@ class World(Protocol):
         """Ask an attempt to save and stop, or kill it."""
         ...
 
+    async def release(self, ended: AttemptRecord) -> None:
+        """Give back what an ended attempt still holds."""
+        ...
+
+    async def let_go(self) -> None:
+        """Let an object that is being deleted go."""
+        ...
+
+    async def expire(self) -> None:
+        """Delete an object that has been finished for long enough."""
+        ...
+
     async def delete(self, uri: str) -> None:
         """Delete a checkpoint folder, its manifest first."""
         ...
 
-    async def start(self, start: StartAttempt) -> None:
-        """Start an attempt that does not exist yet."""
+    async def start(self, plan: RunPlan, start: StartAttempt) -> None:
+        """Start an attempt that does not exist yet; StartRefusedError where that cannot be now."""
         ...
 
     async def write_status(self, status: PrismRunStatus) -> None:
@@ -74,12 +90,41 @@ async def reconcile(raw: dict[str, Any], world: World, now: datetime) -> Pass:
         return Pass(status, problems=refusal.problems)
     observed = observe(plan, await world.list_children(plan), previous)
     decision = decide(plan, observed, now)
+    if decision.stops:  # first, because why an attempt was stopped is remembered in the status alone
+        await world.write_status(make_status(plan, observed, decision, previous, now))
     for stop in decision.stops:
         await world.stop(stop)
     for uri in decision.deletes:
         await world.delete(uri)
     if decision.start is not None:
-        await world.start(decision.start)
+        observed, decision = await _start(plan, observed, decision, previous, world, now)
     status = make_status(plan, observed, decision, previous, now)
     await world.write_status(status)
+    await _give_back(decision, world)
     return Pass(status, decision)
+
+
+async def _start(
+    plan: RunPlan, observed: Observed, decision: Decision, previous: PrismRunStatus | None, world: World, now: datetime
+) -> tuple[Observed, Decision]:
+    """What is to be told afterwards: the attempt as it is now, or why there is none."""
+    assert decision.start is not None
+    job = decision.start.job
+    try:
+        await world.start(plan, decision.start)
+    except StartRefusedError as refused:
+        reason = reasons.START_REFUSED.with_facts(attempt=job.attempt, stage=job.stage, message=str(refused).rstrip(".") + ".")
+        wake_at = now + timedelta(seconds=REFUSED_SECONDS)
+        return observed, replace(decision, phase=Phase.PENDING, reason=reason, start=None, wake_at=wake_at)
+    seen = observe(plan, await world.list_children(plan), previous)
+    return seen, replace(decide(plan, seen, now), start=decision.start, releases=decision.releases)
+
+
+async def _give_back(decision: Decision, world: World) -> None:
+    """After the status: what an ended attempt told is kept there, and goes with its cluster everywhere else."""
+    for ended in decision.releases:
+        await world.release(ended)
+    if decision.lets_go:
+        await world.let_go()
+    if decision.expires:
+        await world.expire()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime
 
 from prism_operator.api import MAX_ATTEMPTS_SHOWN, MAX_MESSAGE_CHARACTERS, AttemptStatus, CheckpointStatus, StageState, StageStatus
+from prism_operator.children import AttemptRecord
 from prism_operator.decide import Decision, Phase
 from prism_operator.observed import Attempt, StageObserved
 from prism_operator.plan import StagePlan
-from prism_operator.timestamps import format_time
-from prism_trainer.contract.checkpoint import CheckpointRef
+from prism_operator.timestamps import format_time, parse_time
 
 _STATES: dict[Phase, StageState] = {
+    Phase.PENDING: "Pending",
     Phase.RUNNING: "Running",
     Phase.RETRYING: "Retrying",
     Phase.STOPPING: "Stopping",
@@ -32,8 +34,9 @@ def make_stage_status(plan: StagePlan, observed: StageObserved, decision: Decisi
         kind=plan.kind,
         state=_state(plan, observed, decision),
         config_digest=plan.config_digest,
-        attempts=tuple(_attempt(attempt, plan, now) for attempt in observed.attempts[-MAX_ATTEMPTS_SHOWN:]),
-        checkpoint=_checkpoint(observed.output),
+        attempts=tuple(_attempt(attempt, plan, decision, now) for attempt in observed.attempts[-MAX_ATTEMPTS_SHOWN:]),
+        forgotten=_forgotten(observed),
+        checkpoint=_checkpoint(observed),
         phase=progress.phase if progress and not observed.is_done else "",
         step=step,
         total_steps=total_steps,
@@ -56,24 +59,24 @@ def _state(plan: StagePlan, observed: StageObserved, decision: Decision) -> Stag
 
 def _progress(observed: StageObserved) -> tuple[int, int, dict[str, float]]:
     if observed.final is not None:
-        manifest = observed.final.manifest
-        result = next((a.record.result for a in observed.attempts if a.number == observed.final.attempt), None)
-        return manifest.step, manifest.step, (result.metrics if result and result.metrics else manifest.provenance.metrics)
+        final = observed.final
+        result = next((a.record.result for a in observed.attempts if a.number == final.attempt), None)
+        return final.step, final.step, dict(result.metrics if result and result.metrics else final.metrics)
     last = observed.last
     if last is not None and last.record.progress is not None and (last.record.alive or not observed.intermediate):
         progress = last.record.progress
         return progress.step, progress.total_steps, progress.metrics
     if observed.intermediate:
-        manifest = observed.intermediate[-1].manifest
+        newest = observed.intermediate[-1]
         known = [a.record.progress.total_steps for a in observed.attempts if a.record.progress]
-        return manifest.step, max(known, default=0), manifest.provenance.metrics
+        return newest.step, max(known, default=0), dict(newest.metrics)
     return 0, 0, {}
 
 
-def _attempt(attempt: Attempt, plan: StagePlan, now: datetime) -> AttemptStatus:
+def _attempt(attempt: Attempt, plan: StagePlan, decision: Decision, now: datetime) -> AttemptStatus:
     record, verdict = attempt.record, attempt.verdict
-    end = now if record.alive else record.ended_at
-    seconds = max(0.0, (end - record.started_at).total_seconds()) if end and record.started_at else 0.0
+    asked = next((stop.reason for stop in decision.stops if (stop.stage, stop.number) == (record.stage, record.number)), None)
+    stop_reason = record.stop.reason if record.stop else asked
     return AttemptStatus(
         number=record.number,
         outcome=verdict.outcome,
@@ -81,10 +84,41 @@ def _attempt(attempt: Attempt, plan: StagePlan, now: datetime) -> AttemptStatus:
         message=verdict.message[:MAX_MESSAGE_CHARACTERS],
         started_at=format_time(record.started_at) if record.started_at else None,
         finished_at=format_time(record.ended_at) if record.ended_at and not record.alive else None,
-        gpu_seconds=round(seconds * plan.resources.num_gpus, 1),
+        gpu_seconds=round(_seconds(record, now) * plan.resources.num_gpus, 1),
         resume_from=record.resume_from,
+        config_digest=record.config_digest,
+        cluster=record.cluster or None,
+        stop_reason=stop_reason.value if stop_reason else None,
+        restarts={failure_class.value: num for failure_class, num in record.restarts.items()},
     )
 
 
-def _checkpoint(ref: CheckpointRef | None) -> CheckpointStatus | None:
-    return CheckpointStatus(uri=ref.uri, digest=ref.digest, step=ref.step) if ref else None
+def _seconds(record: AttemptRecord, now: datetime) -> float:
+    """How long it has held its GPUs. On a cluster the number moves with the heartbeat, as every change is a write to the API server."""
+    if not record.cluster:
+        end, since = (now if record.alive else record.ended_at), record.started_at
+        return max(0.0, (end - since).total_seconds()) if end and since else 0.0
+    end = record.ended_at or (parse_time(record.progress.updated_at) if record.progress else None)
+    known = (end - record.holding_since).total_seconds() if end and record.holding_since else 0.0
+    return max(known, record.seconds_before)
+
+
+def _forgotten(observed: StageObserved) -> dict[str, int]:
+    """The budgets outlive the list of attempts, which is bounded."""
+    counts = Counter({failure_class.value: num for failure_class, num in observed.forgotten.items()})
+    for attempt in observed.attempts[:-MAX_ATTEMPTS_SHOWN]:
+        counts.update({c.value: num for c, num in attempt.record.restarts.items()})
+        if attempt.verdict.failure_class is not None:
+            counts[attempt.verdict.failure_class.value] += 1
+    return dict(counts)
+
+
+def _checkpoint(observed: StageObserved) -> CheckpointStatus | None:
+    ref, final = observed.output, observed.final
+    if ref is None:
+        return None
+    status = CheckpointStatus(uri=ref.uri, digest=ref.digest, step=ref.step, created_at=None, config_digest=None)
+    if final is None or final.uri != ref.uri:
+        return status
+    made = {"attempt": final.attempt, "config_digest": final.config_digest, "created_at": final.created_at}
+    return status.model_copy(update=made)

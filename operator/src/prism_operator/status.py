@@ -37,12 +37,14 @@ def make_status(plan: RunPlan, observed: Observed, decision: Decision, previous:
         progress=_progress(stages),
         attempt=_attempt(current, decision),
         gpus=plan.stage(current.name).resources.num_gpus if current else 0,
+        gpu_seconds=round(sum(attempt.gpu_seconds for stage in stages for attempt in stage.attempts), 1),
+        cluster=next((record.cluster for record in observed.live if record.cluster), None),
         started_at=(previous.started_at if previous else None) or min(started, default=None) or format_time(now),
         finished_at=_finished_at(decision, previous, now),
         conditions=make_conditions(plan, observed, decision, stages, previous, now),
         stages=stages,
         checkpoint=outputs[-1] if outputs else None,
-        provenance=_provenance(plan, observed),
+        provenance=_provenance(plan, observed, previous),
     )
 
 
@@ -79,6 +81,7 @@ def _is_untouched(observed: Observed) -> bool:
 
 
 _SUMMARIES: dict[Phase, Summary] = {
+    Phase.PENDING: "Pending",
     Phase.RUNNING: "Running",
     Phase.RETRYING: "Retrying",
     Phase.STOPPING: "Stopping",
@@ -113,10 +116,15 @@ def _attempt(current: StageStatus | None, decision: Decision) -> int:
     return current.attempts[-1].number if current and current.attempts else 0
 
 
-def _provenance(plan: RunPlan, observed: Observed) -> ProvenanceStatus:
-    finals = [stage.final.manifest.provenance for stage in observed.stages if stage.final]
+def _provenance(plan: RunPlan, observed: Observed, previous: PrismRunStatus | None) -> ProvenanceStatus:
+    """What a cluster told while it was there is kept."""
+    before = previous.provenance if previous else ProvenanceStatus()
+    images = {record.stage: image for record in (*observed.remaining, *observed.live) for image in record.images.values()}
+    finals = [stage.final for stage in observed.stages if stage.final]
     return ProvenanceStatus(
         seed=plan.seed,
         config_digests={stage.name: stage.config_digest for stage in plan.stages},
-        versions=finals[-1].versions if finals else {},
+        versions=dict(finals[-1].versions) if finals and finals[-1].versions else before.versions,
+        images=before.images | images,
+        data=before.data | {uri: digest for final in finals for uri, digest in final.data.items()},
     )

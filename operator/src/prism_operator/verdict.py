@@ -6,34 +6,16 @@ The manifest is the truth, before the result: a stage whose final checkpoint is 
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
-from enum import StrEnum
 
-from prism_operator.children import AttemptRecord, StopReason
+from prism_operator.children import AttemptRecord, Outcome, StopReason, Verdict
 from prism_trainer.contract.report import EXIT_CODES, FailureClass
-
-
-class Outcome(StrEnum):
-    """Of an attempt."""
-
-    RUNNING = "Running"
-    SUCCEEDED = "Succeeded"
-    STOPPED = "Stopped"
-    FAILED = "Failed"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """With a failure class when Failed; a stop nobody of us asked for is Stopped and has the class Preempted."""
-
-    outcome: Outcome
-    failure_class: FailureClass | None = None
-    message: str = ""
-
 
 _OUR_FAULT = {
     StopReason.HANG: (FailureClass.HANG, "showed no sign of work within progressSeconds, and was stopped"),
     StopReason.STAGE_DEADLINE: (FailureClass.DEADLINE_EXCEEDED, "was stopped because the stage took longer than stageSeconds"),
+    StopReason.START_DEADLINE: (FailureClass.CONTROL_PLANE, "did not begin within startSeconds, and was stopped"),
+    StopReason.WORKER_LOST: (FailureClass.NODE_LOST, "lost a worker, and was stopped"),
+    StopReason.HEAD_LOST: (FailureClass.HEAD_LOST, "lost Ray's head, and was stopped"),
 }
 _CLASS_OF_EXIT_CODE = {code: failure_class for failure_class, code in EXIT_CODES.items()}
 
@@ -44,11 +26,13 @@ def judge(record: AttemptRecord, committed_final: bool) -> Verdict:
         return Verdict(Outcome.RUNNING)
     if committed_final:
         return Verdict(Outcome.SUCCEEDED, message=record.result.message if record.result else "committed its final checkpoint")
+    if record.settled is not None:
+        return record.settled
     if record.stop is not None:
         return _stopped(record.stop.reason)
     if record.result is not None:
         return _reported(record)
-    return _vanished(record)
+    return record.loss or _vanished(record)
 
 
 def _stopped(reason: StopReason) -> Verdict:

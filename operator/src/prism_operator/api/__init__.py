@@ -1,7 +1,22 @@
 """The schema of a PrismRun: written once, read by the planner, the CRD generator and the command line."""
 
 from prism_operator.api.run import Metadata, PrismRun, RunSpec
-from prism_operator.api.settings import Deadlines, EnvVar, Resources, Retention, Retries, StageDeadlines, Storage
+from prism_operator.api.settings import (
+    MAX_STAGE_NAME,
+    MAX_STAGES,
+    SECRET_NAME_PATTERN,
+    ClusterPolicy,
+    Deadlines,
+    EnvVar,
+    Queue,
+    Resources,
+    Retention,
+    Retries,
+    SecretRef,
+    Secrets,
+    StageDeadlines,
+    Storage,
+)
 from prism_operator.api.stages import (
     AlignmentStage,
     AnyStage,
@@ -28,10 +43,14 @@ from prism_operator.api.status import (
 __all__ = [
     "MAX_ATTEMPTS_SHOWN",
     "MAX_MESSAGE_CHARACTERS",
+    "MAX_STAGES",
+    "MAX_STAGE_NAME",
+    "SECRET_NAME_PATTERN",
     "AlignmentStage",
     "AnyStage",
     "AttemptStatus",
     "CheckpointStatus",
+    "ClusterPolicy",
     "Condition",
     "ConditionStatus",
     "Deadlines",
@@ -43,11 +62,14 @@ __all__ = [
     "PrismRun",
     "PrismRunStatus",
     "ProvenanceStatus",
+    "Queue",
     "Resources",
     "Retention",
     "Retries",
     "RlvrStage",
     "RunSpec",
+    "SecretRef",
+    "Secrets",
     "SftStage",
     "StageDeadlines",
     "StageState",

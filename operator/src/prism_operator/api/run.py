@@ -7,9 +7,11 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from prism_operator.api.settings import (
+    MAX_STAGES,
     ClusterPolicy,
     Deadlines,
-    EnvVar,
+    Env,
+    Image,
     Model,
     Queue,
     Resources,
@@ -47,10 +49,10 @@ class RunSpec(Frozen):
 
     model: Model = Field(description="Base model.")
     storage: Storage = Field(description="Where checkpoints and reports go.")
-    stages: tuple[Stage, ...] = Field(min_length=1, description="In the order they run.")
+    stages: tuple[Stage, ...] = Field(min_length=1, max_length=MAX_STAGES, description="In the order they run.")
     seed: int = Field(0, ge=0, description="Of every random draw.")
     engine: Engine = Field("local", description="Who carries the stages out: local (torch, one machine) or verl (Ray).")
-    system_prompt: str = Field(PRISM_SYSTEM_PROMPT, description="Put before every prompt that has none.")
+    system_prompt: str = Field(PRISM_SYSTEM_PROMPT, max_length=32768, description="Put before every prompt that has none.")
     suspend: bool = Field(False, description="Stop the running stage after it has saved, and start none.")
     ttl_seconds_after_finished: int | None = Field(None, ge=0, description="Delete the object this long after its end.")
     cluster_policy: ClusterPolicy = Field("Fresh", description="A new cluster for each attempt, or one for stages of the same shape.")
@@ -60,8 +62,8 @@ class RunSpec(Frozen):
     retries: Retries = Field(default_factory=Retries, description="Budget of each class of failure, for each stage.")
     retention: Retention = Field(default_factory=Retention, description="Which checkpoints are kept.")
     resources: Resources = Field(default_factory=Resources, description="What a stage runs on.")
-    image: str | None = Field(None, description="Container image of the stages.")
-    env: tuple[EnvVar, ...] = Field((), description="Environment variables of the stages.")
+    image: Image | None = Field(None, description="Container image of the stages.")
+    env: Env = Field((), description="Environment variables of the stages.")
     pod_template: dict[str, Any] | None = Field(None, description="Patch of the stages' pods, checked by the API server.")
 
 

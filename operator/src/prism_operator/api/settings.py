@@ -5,28 +5,37 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from prism_trainer.contract.report import FailureClass
 from prism_trainer.contract.schema import Frozen
 
-Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
+# Lengths are bounded, generously, because the API server weighs each admission rule by the longest object it might see.
+Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$", max_length=32)]
+Uri = Annotated[str, Field(min_length=1, max_length=1024)]
+ObjectName = Annotated[str, Field(min_length=1, max_length=253)]
+Revision = Annotated[str, Field(max_length=256)]
+Image = Annotated[str, Field(max_length=1024)]
 
-_SECRET_NAME = re.compile(r"(^|_)([A-Z]*)(TOKEN|SECRET|KEY|PASSWORD|PASSWD|CREDENTIAL)S?(_|$)", re.IGNORECASE)
+MAX_STAGES = 32
+MAX_STAGE_NAME = 20
+
+SECRET_NAME_PATTERN = r"(?i)(^|_)[A-Z]*(TOKEN|SECRET|KEY|PASSWORD|PASSWD|CREDENTIAL)S?(_|$)"
+"""Names of environment variables that look like a secret's; also a rule of the CRD."""
 
 
 class Model(Frozen):
     """The base model every chain of stages begins with."""
 
-    uri: str = Field(min_length=1, description="Hugging Face directory: local path, or Hugging Face id.")
-    revision: str | None = Field(None, description="Revision, for a Hugging Face id.")
+    uri: Uri = Field(description="Hugging Face directory: local path, or Hugging Face id.")
+    revision: Revision | None = Field(None, description="Revision, for a Hugging Face id.")
 
 
 class SecretRef(Frozen):
     """One key of a Secret in the run's namespace. Tokens are only ever given by reference."""
 
-    name: str = Field(min_length=1, description="Name of the Secret.")
-    key: str = Field(min_length=1, description="Key in it.")
+    name: ObjectName = Field(description="Name of the Secret.")
+    key: ObjectName = Field(description="Key in it.")
 
 
 class Secrets(Frozen):
@@ -40,21 +49,21 @@ class Secrets(Frozen):
 class LocalStorage(Frozen):
     """A folder on the machine that runs the stages."""
 
-    path: str = Field(min_length=1, description="Run folder; a relative path starts at the current directory.")
+    path: Uri = Field(description="Run folder; a relative path starts at the current directory.")
 
 
 class PvcStorage(Frozen):
     """A shared volume."""
 
-    claim_name: str = Field(min_length=1, description="PersistentVolumeClaim, ReadWriteMany.")
-    sub_path: str = Field("", description="Folder in it.")
+    claim_name: ObjectName = Field(description="PersistentVolumeClaim, ReadWriteMany.")
+    sub_path: str = Field("", max_length=1024, description="Folder in it.")
 
 
 class ObjectStorage(Frozen):
     """A bucket."""
 
-    uri: str = Field(pattern=r"^s3://[^/]+", description="s3://bucket/prefix.")
-    endpoint: str | None = Field(None, description="Address of the service, where it is not AWS.")
+    uri: str = Field(pattern=r"^s3://[^/]+", max_length=1024, description="s3://bucket/prefix.")
+    endpoint: Uri | None = Field(None, description="Address of the service, where it is not AWS.")
     credentials: SecretRef | None = Field(None, description="Access key and secret, as one file in AWS' format.")
 
 
@@ -78,6 +87,9 @@ class StageDeadlines(Frozen):
 
     stage_seconds: int | None = Field(None, ge=1, description="From a stage's first attempt to its end.")
     progress_seconds: int = Field(1800, ge=1, description="Without a sign of work for longer, an attempt hangs: it is stopped and retried.")
+    start_seconds: int = Field(
+        3600, ge=1, description="From an attempt's creation to the stage's beginning, on a cluster: images, pods, gang."
+    )
     stop_grace_seconds: int = Field(120, ge=0, description="From the wish to stop to the kill; the stage saves in this time.")
 
 
@@ -118,7 +130,7 @@ class Resources(Frozen):
 
     nodes: int = Field(1, ge=1, description="Machines.")
     gpus_per_node: int = Field(0, ge=0, description="GPUs on each.")
-    gpu_type: str | None = Field(None, description="Value of the node label that names the GPU's product.")
+    gpu_type: str | None = Field(None, max_length=63, description="Value of the node label that names the GPU's product.")
     workers: int | None = Field(None, ge=0, description="Ray worker pods; by default nodes - 1, as the head works too.")
     cpus: int | None = Field(None, ge=1, description="CPU cores on each machine; on one machine, threads. By default all.")
     memory: Quantity | None = Field(None, description="Memory on each machine.")
@@ -133,24 +145,35 @@ class Resources(Frozen):
 class EnvVar(Frozen):
     """An environment variable of the stages, in the clear."""
 
-    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Name.")
-    value: str = Field(description="Value.")
+    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128, description="Name.")
+    value: str = Field(max_length=32768, description="Value.")
 
     @field_validator("name")
     @classmethod
     def _no_secret(cls, name: str) -> str:
-        if _SECRET_NAME.search(name):
+        if re.search(SECRET_NAME_PATTERN, name):
             raise ValueError(
                 f"'{name}' looks like a secret, and env stands in the object in the clear; give it by reference in spec.secrets"
             )
         return name
 
 
+def _each_once(env: tuple[EnvVar, ...]) -> tuple[EnvVar, ...]:
+    names = [variable.name for variable in env]
+    again = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if again:
+        raise ValueError(f"{' and '.join(again)} stand in it more than once; give each variable one value")
+    return env
+
+
+Env = Annotated[tuple[EnvVar, ...], Field(max_length=100), AfterValidator(_each_once)]
+
+
 class Queue(Frozen):
     """Passed through to the cluster's queueing system."""
 
-    name: str = Field(min_length=1, description="Name of the local queue.")
-    priority: str | None = Field(None, description="Priority class.")
+    name: ObjectName = Field(description="Name of the local queue.")
+    priority: ObjectName | None = Field(None, description="Priority class.")
 
 
 ClusterPolicy = Literal["Fresh", "Reuse"]

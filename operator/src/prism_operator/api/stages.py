@@ -6,33 +6,33 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from prism_operator.api.settings import EnvVar, Resources, Retries, StageDeadlines
+from prism_operator.api.settings import MAX_STAGE_NAME, MAX_STAGES, Env, Image, Resources, Retries, Revision, StageDeadlines, Uri
 from prism_trainer.contract.configs import AlignmentConfig, DiscriminatorConfig, EvaluationConfig, RlvrConfig, SftConfig
 from prism_trainer.contract.job import DataSource, Engine
 from prism_trainer.contract.schema import Frozen
 
-StageName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=20)]
+StageName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=MAX_STAGE_NAME)]
 
 
 class PinnedCheckpoint(Frozen):
     """A checkpoint that takes the place of a stage's own: the stage is skipped."""
 
-    uri: str = Field(min_length=1, description="Checkpoint folder, a stage's folder of another run, or a Hugging Face directory or id.")
+    uri: Uri = Field(description="Checkpoint folder, a stage's folder of another run, or a Hugging Face directory or id.")
     digest: str | None = Field(None, pattern=r"^sha256:[0-9a-f]{64}$", description="Digest its manifest must have.")
-    revision: str | None = Field(None, description="Revision, for a Hugging Face id.")
+    revision: Revision | None = Field(None, description="Revision, for a Hugging Face id.")
 
 
 class StageCommon(Frozen):
     """What every stage may say."""
 
-    data: tuple[DataSource, ...] = Field((), description="Data sets; several are mixed by weight.")
+    data: tuple[DataSource, ...] = Field((), max_length=100, description="Data sets; several are mixed by weight.")
     checkpoint: PinnedCheckpoint | None = Field(None, description="Skip the stage and take this checkpoint as its output.")
     engine: Engine | None = Field(None, description="Who carries the stage out; by default spec.engine.")
     resources: Resources | None = Field(None, description="Fields given here replace those of spec.resources.")
     deadlines: StageDeadlines | None = Field(None, description="Fields given here replace those of spec.deadlines.")
     retries: Retries | None = Field(None, description="Fields given here replace those of spec.retries.")
-    image: str | None = Field(None, description="Container image; by default spec.image.")
-    env: tuple[EnvVar, ...] = Field((), description="Environment variables, added to those of spec.env.")
+    image: Image | None = Field(None, description="Container image; by default spec.image.")
+    env: Env = Field((), description="Environment variables, added to those of spec.env.")
     pod_template: dict[str, Any] | None = Field(None, description="Patch of the stage's pods, after spec.podTemplate.")
 
 
@@ -42,7 +42,9 @@ class SftStage(StageCommon):
     kind: Literal["sft"]
     name: StageName = Field("sft", description="Name, unique in the run.")
     config: SftConfig = Field(default_factory=SftConfig, description="Hyperparameters.")
-    policy: str | None = Field(None, description="Stage whose policy it starts from, or `model`; by default the nearest earlier.")
+    policy: str | None = Field(
+        None, max_length=63, description="Stage whose policy it starts from, or `model`; by default the nearest earlier."
+    )
 
 
 class DiscriminatorStage(StageCommon):
@@ -51,7 +53,9 @@ class DiscriminatorStage(StageCommon):
     kind: Literal["discriminator"]
     name: StageName = Field("discriminator", description="Name, unique in the run.")
     config: DiscriminatorConfig = Field(default_factory=DiscriminatorConfig, description="Hyperparameters.")
-    policy: str | None = Field(None, description="Stage whose policy it is made from, or `model`; by default the nearest earlier.")
+    policy: str | None = Field(
+        None, max_length=63, description="Stage whose policy it is made from, or `model`; by default the nearest earlier."
+    )
 
 
 class AlignmentStage(StageCommon):
@@ -60,8 +64,12 @@ class AlignmentStage(StageCommon):
     kind: Literal["alignment"]
     name: StageName = Field("alignment", description="Name, unique in the run.")
     config: AlignmentConfig = Field(default_factory=AlignmentConfig, description="Hyperparameters.")
-    policy: str | None = Field(None, description="Stage whose policy it starts from, or `model`; by default the nearest earlier.")
-    discriminator: str | None = Field(None, description="Stage whose discriminator it uses; by default the nearest earlier discriminator.")
+    policy: str | None = Field(
+        None, max_length=63, description="Stage whose policy it starts from, or `model`; by default the nearest earlier."
+    )
+    discriminator: str | None = Field(
+        None, max_length=63, description="Stage whose discriminator it uses; by default the nearest earlier discriminator."
+    )
 
 
 class RlvrStage(StageCommon):
@@ -70,7 +78,9 @@ class RlvrStage(StageCommon):
     kind: Literal["rlvr"]
     name: StageName = Field("rlvr", description="Name, unique in the run.")
     config: RlvrConfig = Field(default_factory=RlvrConfig, description="Hyperparameters.")
-    policy: str | None = Field(None, description="Stage whose policy it starts from, or `model`; by default the nearest earlier.")
+    policy: str | None = Field(
+        None, max_length=63, description="Stage whose policy it starts from, or `model`; by default the nearest earlier."
+    )
 
 
 class EvaluationStage(StageCommon):
@@ -79,8 +89,11 @@ class EvaluationStage(StageCommon):
     kind: Literal["evaluation"]
     name: StageName = Field("evaluation", description="Name, unique in the run.")
     config: EvaluationConfig = Field(default_factory=EvaluationConfig, description="Hyperparameters.")
-    checkpoints: tuple[str, ...] | None = Field(
-        None, min_length=1, description="Stages whose policies are evaluated, or `model`; by default every earlier one that makes a policy."
+    checkpoints: tuple[Annotated[str, Field(max_length=63)], ...] | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_STAGES,
+        description="Stages whose policies are evaluated, or `model`; by default every earlier one that makes a policy.",
     )
 
 

@@ -79,5 +79,5 @@ def list_checkpoints(run_dir: Path, run: str) -> tuple[list[CommittedCheckpoint]
             if (manifest.run, manifest.stage) != (run, stage):
                 damaged.append(f"{path} belongs to stage '{manifest.stage}' of run '{manifest.run}'; it counts for nothing and stays.")
                 continue
-            committed.append(CommittedCheckpoint(stage, attempt, str(path), manifest))
+            committed.append(CommittedCheckpoint.from_manifest(attempt, str(path), manifest))
     return committed, unfinished, damaged

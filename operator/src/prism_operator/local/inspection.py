@@ -85,7 +85,7 @@ def _derived(run_dir: Path, document: dict[str, Any], written: PrismRunStatus | 
     attempts = tuple(read_attempt(*found) for found in attempts_in(Path(stages_dir(str(run_dir)))))
     committed, unfinished, damaged = list_checkpoints(run_dir, plan.name)
     wishes = Wishes(since=now, interrupted=True)
-    observed = observe(plan, Children(wishes, attempts, tuple(committed), tuple(unfinished), tuple(damaged)), written)
+    observed = observe(plan, Children(wishes, attempts, tuple(committed), tuple(unfinished), damaged=tuple(damaged)), written)
     return make_status(plan, observed, decide(plan, observed, now), written, now)
 
 

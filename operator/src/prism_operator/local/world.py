@@ -58,9 +58,9 @@ class LocalWorld:
         """As they are now; what has ended is written down on the way."""
         attempts = [self._attempt(*found) for found in attempts_in(Path(stages_dir(str(self.run_dir))))]
         committed, unfinished, damaged = list_checkpoints(self.run_dir, plan.name)
-        return Children(self.wishes, tuple(attempts), tuple(committed), tuple(unfinished), tuple(damaged))
+        return Children(self.wishes, tuple(attempts), tuple(committed), tuple(unfinished), damaged=tuple(damaged))
 
-    async def start(self, start: StartAttempt) -> None:
+    async def start(self, plan: RunPlan, start: StartAttempt) -> None:
         """Job first, then the process, then its pid; whatever comes between, the attempt's number is taken."""
         job = start.job
         folder = Path(job.report_dir)
@@ -93,6 +93,15 @@ class LocalWorld:
             processes.kill_session(process.pid)
         else:
             processes.ask_to_stop(process.pid)
+
+    async def release(self, ended: AttemptRecord) -> None:
+        """An ended process holds nothing."""
+
+    async def let_go(self) -> None:
+        """A file is deleted by whoever owns it."""
+
+    async def expire(self) -> None:
+        """Refused by the survey."""
 
     async def delete(self, uri: str) -> None:
         """The manifest first: from then on it is no checkpoint, however far the deletion comes."""

@@ -35,10 +35,21 @@ class FailureClass(StrEnum):
 EXIT_CODES: dict[FailureClass, int] = {
     FailureClass.USER_ERROR: 1,
     FailureClass.CHECKPOINT_CORRUPT: 65,
+    FailureClass.NODE_LOST: 69,
+    FailureClass.HANG: 70,
     FailureClass.OUT_OF_MEMORY: 71,
+    FailureClass.CONTROL_PLANE: 74,
     FailureClass.PREEMPTED: 75,
 }
-"""Exit code of the trainer process for the classes it can tell itself; 0 is success, 2 an unreadable job file."""
+"""Exit code of the trainer process, and of its container, for the classes they can tell; 0 is success, 2 an unreadable job file."""
+
+
+class Restart(Frozen):
+    """A trainer process that failed and was started again in the same pods."""
+
+    failure_class: FailureClass = Field(description="Why it failed.")
+    message: str = Field("", description="A sentence for people.")
+    at: str = Field(description="UTC, RFC 3339.")
 
 
 class Progress(Frozen):
@@ -51,6 +62,7 @@ class Progress(Frozen):
     total_steps: int = Field(0, ge=0, description="Steps in all; 0 while unknown.")
     eta_seconds: float | None = Field(None, ge=0, description="Estimated time left in the stage.")
     metrics: dict[str, float] = Field(default_factory=dict, description="A few, for people to watch.")
+    resume_from: str | None = Field(None, description="Checkpoint the attempt went on from.")
     advanced_at: str = Field(description="UTC time of the last sign of work; older than progressDeadline is a hang.")
     updated_at: str = Field(description="UTC time of this heartbeat.")
 
@@ -75,10 +87,21 @@ class StageResult(Frozen):
     checkpoint: CheckpointRef | None = Field(None, description="The last committed checkpoint.")
     seconds: float = Field(0.0, ge=0, description="Wall time of this attempt.")
     metrics: dict[str, float] = Field(default_factory=dict, description="Final metrics.")
+    resume_from: str | None = Field(None, description="Checkpoint the attempt went on from, where its pod chose it.")
+    restarts: tuple[Restart, ...] = Field((), description="Failures within the attempt; each counts against its class's budget.")
+    versions: dict[str, str] = Field(default_factory=dict, description="Package versions, as in the checkpoint's manifest.")
+    data: dict[str, str] = Field(default_factory=dict, description="Digest of each data file, as in the checkpoint's manifest.")
 
     def to_message(self) -> str:
-        """As JSON of at most 4 KiB: the sentence is shortened first, then the metrics are left out."""
+        """As JSON of at most 4 KiB of UTF-8: versions and metrics are left out first, then sentences are shortened, then restarts left out."""
         text = self.model_dump_json(exclude_none=True)
-        if len(text.encode()) <= RESULT_LIMIT_BYTES:
-            return text
-        return self.model_copy(update={"message": self.message[:1500], "metrics": {}}).model_dump_json(exclude_none=True)
+        for words, num_restarts in ((1500, 8), (700, 8), (350, 4), (150, 2), (50, 0)):
+            if len(text.encode()) <= RESULT_LIMIT_BYTES:
+                return text
+            brief = {"message": self.message[:words], "metrics": {}, "versions": {}, "restarts": self._newest_restarts(num_restarts)}
+            text = self.model_copy(update=brief).model_dump_json(exclude_none=True)
+        return text
+
+    def _newest_restarts(self, count: int) -> tuple[Restart, ...]:
+        newest = self.restarts[len(self.restarts) - count :] if count < len(self.restarts) else self.restarts
+        return tuple(restart.model_copy(update={"message": restart.message[:100]}) for restart in newest)

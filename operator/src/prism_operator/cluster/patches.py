@@ -1,0 +1,51 @@
+"""A user's podTemplate laid over a pod of ours: maps merge, lists of named things merge by name, null removes, other lists replace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prism_operator.names import STAGE_CONTAINER
+
+
+def patched(pod: dict[str, Any], patches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A patch's container `stage` stands for the stage's own container, whatever its name. Containers the pod lacks are left out unless
+    they have an image: a patch for `ray-worker` says nothing about the head."""
+    for patch in patches:
+        pod = _merge(pod, _named(patch, pod))
+    return pod
+
+
+def _named(patch: Mapping[str, Any], pod: Mapping[str, Any]) -> dict[str, Any]:
+    containers = (patch.get("spec") or {}).get("containers")
+    if not isinstance(containers, list):
+        return dict(patch)
+    own = [container["name"] for container in pod["spec"]["containers"]]
+    named = []
+    for container in containers:
+        stages = [name for name in own if name.startswith(f"{STAGE_CONTAINER}-")]
+        targets = stages if container.get("name") == STAGE_CONTAINER else [container.get("name")]
+        named += [{**container, "name": target} for target in targets if target in own or "image" in container]
+    return {**patch, "spec": {**patch["spec"], "containers": named}}
+
+
+def _merge(base: Any, patch: Any) -> Any:
+    if isinstance(base, Mapping) and isinstance(patch, Mapping):
+        merged = {key: _merge(value, patch[key]) if key in patch else value for key, value in base.items()}
+        merged |= {key: value for key, value in patch.items() if key not in base}
+        return {key: value for key, value in merged.items() if value is not None}
+    if _is_named(base) and _is_named(patch):
+        return _merge_lists(base, patch)
+    return patch
+
+
+def _is_named(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, Mapping) and "name" in item for item in value)
+
+
+def _merge_lists(base: list[Any], patch: list[Any]) -> list[Any]:
+    """By name, in the order of the base, what is new behind it."""
+    new = {item["name"]: item for item in patch}
+    known = {item["name"] for item in base}
+    merged = [_merge(item, new[item["name"]]) if item["name"] in new else item for item in base]
+    return merged + [item for item in patch if item["name"] not in known]

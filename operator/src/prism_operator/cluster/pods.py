@@ -1,0 +1,139 @@
+"""The pods of an attempt: a head with Ray and the stage's containers, and workers. They pass Pod Security `restricted`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from prism_operator.cluster.patches import patched
+from prism_operator.cluster.storage import Mounts, head_mounts, worker_mounts
+from prism_operator.names import HEAD_CONTAINER, WORKER_CONTAINER, job_annotation, stage_container
+from prism_operator.plan import RunPlan, StagePlan
+from prism_operator.settings import Settings
+from prism_trainer.contract.pod import JOBS_DIR, PROGRESS_PORT, RAY_ADDRESS, WORK_DIR, PodJob
+
+USER = 1000
+EXIT_SECONDS = 30
+"""Beyond the grace in which a stage saves: for its last words and Ray's end."""
+GPU = "nvidia.com/gpu"
+GPU_PRODUCT_LABEL = "nvidia.com/gpu.product"
+
+RAY_ALONE = {"requests": {"cpu": "100m", "memory": "768Mi"}, "limits": {"memory": "3Gi"}}
+"""Where the stage computes in its own container, Ray only keeps the gang together."""
+DRIVER_ALONE = {"requests": {"cpu": "500m", "memory": "2Gi"}}
+"""Where Ray's workers compute, the stage only drives them."""
+
+
+def head_pod(plan: RunPlan, stage: StagePlan, jobs: Sequence[PodJob], cluster: str, labels: dict[str, str], settings: Settings) -> Any:
+    """Ray first, because KubeRay takes the first container for Ray's; then one container a stage."""
+    mounts = head_mounts(plan, tuple(job.job.stage for job in jobs), stage.resources)
+    computes_in_ray = stage.engine == "verl"
+    work = _work(stage)
+    ray = {
+        **_container(HEAD_CONTAINER, stage, mounts.ray, settings),
+        "env": [*mounts.env, *_own_env(stage)],
+        "resources": work if computes_in_ray else RAY_ALONE,
+        "lifecycle": {"preStop": {"exec": {"command": ["bash", "-c", _await_last_words(jobs)]}}},
+    }
+    stages = [_stage(plan, stage, job, mounts, cluster, DRIVER_ALONE if computes_in_ray else work, settings) for job in jobs]
+    for waiting in stages[1:]:
+        waiting["resources"] = {**waiting["resources"], "requests": {"cpu": "10m", "memory": "64Mi"}}
+    annotations = {job_annotation(job.job.stage): json.dumps(job.to_dict(), separators=(",", ":")) for job in jobs}
+    return _pod([ray, *stages], mounts, stage, labels, settings, annotations)
+
+
+def worker_pod(plan: RunPlan, stage: StagePlan, labels: dict[str, str], settings: Settings) -> Any:
+    """One more node of the gang."""
+    mounts = worker_mounts(plan, stage.resources)
+    container = {
+        **_container(WORKER_CONTAINER, stage, mounts.ray, settings),
+        "env": [*mounts.env, *_own_env(stage)],
+        "resources": _work(stage) if stage.engine == "verl" else RAY_ALONE,
+    }
+    return _pod([container], mounts, stage, labels, settings, {})
+
+
+def _pod(
+    containers: list[Any], mounts: Mounts, stage: StagePlan, labels: dict[str, str], settings: Settings, annotations: dict[str, str]
+) -> dict[str, Any]:
+    gpus = stage.resources.gpus_per_node
+    spec: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "shareProcessNamespace": True,  # the raylet looks for the pid of the stage that joined it
+        "terminationGracePeriodSeconds": stage.deadlines.stop_grace_seconds + EXIT_SECONDS,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": containers,
+        "volumes": mounts.volumes,
+    }
+    if gpus:
+        spec["tolerations"] = [{"key": GPU, "operator": "Exists", "effect": "NoSchedule"}]
+    if stage.resources.gpu_type:
+        spec["nodeSelector"] = {GPU_PRODUCT_LABEL: stage.resources.gpu_type}
+    if settings.image_pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
+    return patched({"metadata": {"labels": labels, "annotations": annotations}, "spec": spec}, stage.pod_template)
+
+
+def _stage(
+    plan: RunPlan, stage: StagePlan, job: PodJob, mounts: Mounts, cluster: str, resources: dict[str, Any], settings: Settings
+) -> dict[str, Any]:
+    own = plan.stage(job.job.stage)
+    token = {"secretKeyRef": {"name": cluster, "key": "auth_token"}}  # KubeRay makes a Secret of the cluster's name
+    env = [
+        *mounts.env,
+        {"name": "RAY_ADDRESS", "value": RAY_ADDRESS},
+        {"name": "RAY_AUTH_MODE", "value": "token"},
+        {"name": "RAY_AUTH_TOKEN", "valueFrom": token},
+        {"name": "PRISM_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
+        {"name": "PRISM_POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        {"name": "PRISM_ATTEMPT", "value": str(job.job.attempt)},
+        {"name": "PRISM_IMAGE", "value": own.image or settings.stage_image},
+        *_own_env(own),
+    ]
+    return {
+        **_container(stage_container(job.job.stage), stage, mounts.stage, settings),
+        "command": ["python", "-m", "prism_trainer.pod", f"{JOBS_DIR}/{job.job.stage}.json"],
+        "ports": [{"name": "progress", "containerPort": PROGRESS_PORT}] if job.after is None else [],
+        "env": env,
+        "resources": resources,
+    }
+
+
+def _container(name: str, stage: StagePlan, mounts: list[dict[str, Any]], settings: Settings) -> dict[str, Any]:
+    return {
+        "name": name,
+        "image": stage.image or settings.stage_image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "volumeMounts": mounts,
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+
+
+def _own_env(stage: StagePlan) -> list[dict[str, str]]:
+    return [{"name": name, "value": value} for name, value in stage.env]
+
+
+def _work(stage: StagePlan) -> dict[str, Any]:
+    """What the computing container asks for. Memory is asked for as it is limited, so that nobody else is given it."""
+    resources = stage.resources
+    requests = {"cpu": str(resources.cpus) if resources.cpus else "500m", "memory": resources.memory or "1Gi"}
+    limits = {"memory": resources.memory} if resources.memory else {}
+    if resources.gpus_per_node:
+        limits[GPU] = str(resources.gpus_per_node)
+    return {"requests": requests, "limits": limits} if limits else {"requests": requests}
+
+
+def _await_last_words(jobs: Sequence[PodJob]) -> str:
+    """Ray stays until the stages have saved: their workers are Ray's. The pod's grace bounds it."""
+    files = " && ".join(f"[ -e {WORK_DIR}/results/{job.job.stage}.json ]" for job in jobs)
+    return f"until {files}; do sleep 0.2; done"

@@ -1,0 +1,120 @@
+"""A stage attempt as a RayCluster. It is created once and never written again: queues and KubeRay change it after us."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prism_operator.cluster.pods import head_pod, worker_pod
+from prism_operator.decide import StartAttempt
+from prism_operator.names import (
+    API_VERSION,
+    ATTEMPT_LABEL,
+    CONFIG_DIGEST_ANNOTATION,
+    KIND,
+    MANAGED_BY,
+    RUN_LABEL,
+    STAGE_LABEL,
+    cluster_name,
+)
+from prism_operator.plan import RunPlan, StagePlan
+from prism_operator.settings import Settings
+from prism_trainer.contract.pod import PodJob
+
+RAY_API = "ray.io/v1"
+PASSED_ON = ("kueue.x-k8s.io/", "volcano.sh/", "yunikorn.apache.org/", "kai.scheduler/", "ray.io/", "scheduling.k8s.io/")
+"""Labels and annotations of a PrismRun with these prefixes are for the scheduler, and go to its clusters and pods."""
+
+
+def make_ray_cluster(plan: RunPlan, start: StartAttempt, settings: Settings) -> dict[str, Any]:
+    """Named and labelled by run, stage and attempt, owned by the run."""
+    job = start.job
+    stage = plan.stage(job.stage)
+    name = cluster_name(plan.name, job.stage, job.attempt)
+    passed = _passed_on(plan.owner.labels) | _queue_labels(plan)
+    labels = {**passed, **MANAGED_BY, RUN_LABEL: plan.name, STAGE_LABEL: job.stage, ATTEMPT_LABEL: str(job.attempt)}
+    return {
+        "apiVersion": RAY_API,
+        "kind": "RayCluster",
+        "metadata": {
+            "name": name,
+            "namespace": plan.owner.namespace,
+            "labels": labels,
+            "annotations": {
+                **_passed_on(plan.owner.annotations),
+                "ray.io/disable-provisioned-head-restart": "true",  # a new head knows nothing of the stage: that is a new attempt
+                CONFIG_DIGEST_ANNOTATION: job.config_digest,
+            },
+            "ownerReferences": [_owner(plan)],
+        },
+        "spec": {
+            "rayVersion": settings.ray_version,
+            "enableInTreeAutoscaling": False,
+            "authOptions": {"mode": "token"},
+            "headGroupSpec": {
+                "rayStartParams": _ray_params(stage) | {"no-monitor": "true"},
+                "template": head_pod(plan, stage, [make_pod_job(plan, start)], name, labels, settings),
+            },
+            "workerGroupSpecs": _workers(plan, stage, labels, settings),
+        },
+    }
+
+
+def make_pod_job(plan: RunPlan, start: StartAttempt) -> PodJob:
+    """What the stage's container is told."""
+    stage = plan.stage(start.job.stage)
+    store = plan.storage.object_store
+    return PodJob(
+        job=start.job,
+        storage_uri=plan.root_uri,
+        endpoint=store.endpoint if store else None,
+        num_nodes=1 + num_workers(stage),
+        gang_seconds=stage.deadlines.start_seconds,
+        progress_seconds=stage.deadlines.progress_seconds,
+        stop_grace_seconds=stage.deadlines.stop_grace_seconds,
+        restarts=dict(start.warm_retries),
+        keep_intermediate_when_done=plan.retention.keep_intermediate_when_done,
+        after=None,
+    )
+
+
+def num_workers(stage: StagePlan) -> int:
+    """Ray worker pods beside the head."""
+    return stage.resources.nodes - 1 if stage.resources.workers is None else stage.resources.workers
+
+
+def _workers(plan: RunPlan, stage: StagePlan, labels: dict[str, str], settings: Settings) -> list[dict[str, Any]]:
+    num = num_workers(stage)
+    if not num:
+        return []
+    template = worker_pod(plan, stage, labels, settings)
+    sizes = {"replicas": num, "minReplicas": num, "maxReplicas": num}
+    return [{"groupName": "workers", **sizes, "rayStartParams": _ray_params(stage), "template": template}]
+
+
+def _ray_params(stage: StagePlan) -> dict[str, str]:
+    """Where the stage computes in its own container, Ray is told of no GPUs and keeps its object store small."""
+    if stage.engine == "verl":
+        return {}
+    return {"num-gpus": "0", "object-store-memory": str(100 * 2**20)}
+
+
+def _owner(plan: RunPlan) -> dict[str, Any]:
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "name": plan.name,
+        "uid": plan.owner.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def _passed_on(mapping: dict[str, str]) -> dict[str, str]:
+    return {key: value for key, value in mapping.items() if key.startswith(PASSED_ON)}
+
+
+def _queue_labels(plan: RunPlan) -> dict[str, str]:
+    if plan.queue is None:
+        return {}
+    priority = {"kueue.x-k8s.io/priority-class": plan.queue.priority} if plan.queue.priority else {}
+    return {"kueue.x-k8s.io/queue-name": plan.queue.name, **priority}

@@ -1,0 +1,104 @@
+"""One pass over one run, whatever woke it; what it comes to is written, told, measured, and the next look is arranged."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from prism_operator import reasons
+from prism_operator.api import PrismRunStatus
+from prism_operator.errors import PrismError
+from prism_operator.kube import metrics, telling
+from prism_operator.kube.door import Door
+from prism_operator.kube.inventory import Inventory, RunKey
+from prism_operator.kube.workqueue import WorkQueue
+from prism_operator.kube.world import KubeWorld, StaleError
+from prism_operator.parse import read_status
+from prism_operator.reconcile import Pass, reconcile
+from prism_operator.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+RECOUNT_SECONDS = 300.0
+"""How long the watches are trusted about a run's clusters and pods."""
+
+
+@dataclass
+class Controller:
+    """Everything a pass needs. Nothing a decision depends on is kept here."""
+
+    door: Door
+    settings: Settings
+    inventory: Inventory = field(default_factory=Inventory)
+    queue: WorkQueue[RunKey] = field(default_factory=lambda: WorkQueue(time.monotonic))
+    _counted: dict[RunKey, float] = field(default_factory=dict)
+    _told: dict[RunKey, PrismRunStatus] = field(default_factory=dict)
+
+    async def handle(self, key: RunKey, waited: float) -> bool:
+        """Whether the pass succeeded; a failed one is tried again later and later."""
+        metrics.QUEUE_LATENCY.observe(waited)
+        metrics.QUEUE_DEPTH.set(len(self.queue))
+        try:
+            with metrics.RECONCILE_DURATION.time():
+                await self._pass(key)
+        except StaleError as error:
+            logger.debug("%s/%s: %s", *key, error)
+            metrics.RECONCILE_ERRORS.labels("Stale").inc()
+            return False
+        except PrismError as error:
+            logger.warning("%s/%s: %s", *key, error)
+            metrics.RECONCILE_ERRORS.labels(type(error).__name__).inc()
+            return False
+        except Exception:
+            logger.exception("%s/%s: a bug of the operator; it is tried again", *key)
+            metrics.RECONCILE_ERRORS.labels("Bug").inc()
+            return False
+        return True
+
+    async def _pass(self, key: RunKey) -> None:
+        raw = self.inventory.run(key)
+        if raw is None:
+            self._forget(key)
+            return
+        world = KubeWorld(self.door, self.inventory, self.settings, raw, datetime.now(UTC))
+        await self._recount(world)
+        before = read_status(raw)
+        try:
+            done = await reconcile(raw, world, world.now)
+        except StaleError:
+            if not await world.refresh():
+                self.inventory.drop_run(key)
+            raise
+        if self.inventory.children(key)[0]:
+            await world.hold()
+        telling.measure(key, self._told.get(key, before), done.status)
+        self._told[key] = done.status
+        await telling.tell(self.door, world.raw, before, done.status, world.now)
+        self._arrange(key, world, done)
+
+    async def _recount(self, world: KubeWorld) -> None:
+        clusters, pods = self.inventory.children(world.key)
+        if not clusters and not pods:
+            self._counted.pop(world.key, None)
+        elif time.monotonic() - self._counted.setdefault(world.key, time.monotonic()) > RECOUNT_SECONDS:
+            await world.recount()
+            self._counted[world.key] = time.monotonic()
+
+    def _arrange(self, key: RunKey, world: KubeWorld, done: Pass) -> None:
+        """When to look again, if nothing happens before."""
+        clusters, pods = self.inventory.children(key)
+        if clusters or pods:
+            self.queue.add_at(key, time.monotonic() + RECOUNT_SECONDS + 1)
+        wake_at = done.decision.wake_at if done.decision else None
+        if wake_at is not None:
+            self.queue.add_at(key, time.monotonic() + max(0.0, (wake_at - world.now).total_seconds()))
+        elif done.status.is_true(reasons.FINISHED) and not clusters and not pods and "deletionTimestamp" not in world.raw["metadata"]:
+            self.inventory.settle_run(key)
+            self._told.pop(key, None)
+
+    def _forget(self, key: RunKey) -> None:
+        telling.forget(key, self._told.pop(key, None))
+        self._counted.pop(key, None)
+        self.queue.forget(key)

@@ -1,0 +1,145 @@
+"""RayClusters and pods, reduced to what the rules need: what the operator keeps of each object it watches. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from prism_operator.names import ATTEMPT_LABEL, CONFIG_DIGEST_ANNOTATION, RUN_LABEL, STAGE_LABEL
+from prism_operator.timestamps import parse_time
+
+MAX_MESSAGE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterFacts:
+    """A RayCluster."""
+
+    name: str
+    uid: str
+    owner_uid: str
+    run: str
+    stage: str
+    attempt: int
+    config_digest: str | None
+    created_at: datetime | None
+    deleting: datetime | None
+    suspended: bool
+    provisioned_at: datetime | None
+    """When all its pods were ready for the first time; it latches."""
+    trouble: str
+    """Why KubeRay cannot create its pods."""
+    num_workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerFacts:
+    """A container of a pod."""
+
+    state: str
+    """waiting, running or terminated."""
+    reason: str = ""
+    message: str = ""
+    exit_code: int | None = None
+    finished_at: datetime | None = None
+    image: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PodFacts:
+    """A pod of a RayCluster."""
+
+    name: str
+    cluster: str
+    is_head: bool
+    phase: str
+    created_at: datetime | None
+    started_at: datetime | None
+    deleting: datetime | None
+    unschedulable: str
+    disrupted: str
+    """Why somebody took it away: preemption, eviction, a node that is gone."""
+    ended: str
+    """Reason and message of a pod that failed as a whole."""
+    ready: bool
+    node: str
+    address: str
+    containers: Mapping[str, ContainerFacts]
+
+
+def cluster_facts(raw: Mapping[str, Any]) -> ClusterFacts | None:
+    """None for a RayCluster that is not one of ours."""
+    metadata, status = raw["metadata"], raw.get("status") or {}
+    labels = metadata.get("labels") or {}
+    attempt = labels.get(ATTEMPT_LABEL, "")
+    if not (attempt.isdecimal() and labels.get(RUN_LABEL) and labels.get(STAGE_LABEL)):
+        return None
+    owner: Mapping[str, Any] = next((o for o in metadata.get("ownerReferences") or [] if o.get("controller")), {})
+    provisioned = _condition(status, "RayClusterProvisioned")
+    failure = _condition(status, "ReplicaFailure")
+    groups = (raw.get("spec") or {}).get("workerGroupSpecs") or []
+    return ClusterFacts(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        owner_uid=owner.get("uid", ""),
+        run=labels[RUN_LABEL],
+        stage=labels[STAGE_LABEL],
+        attempt=int(attempt),
+        config_digest=(metadata.get("annotations") or {}).get(CONFIG_DIGEST_ANNOTATION),
+        created_at=parse_time(metadata.get("creationTimestamp")),
+        deleting=parse_time(metadata.get("deletionTimestamp")),
+        suspended=bool((raw.get("spec") or {}).get("suspend")),
+        provisioned_at=parse_time(provisioned.get("lastTransitionTime")) if provisioned.get("status") == "True" else None,
+        trouble=str(failure.get("message", ""))[:MAX_MESSAGE] if failure.get("status") == "True" else "",
+        num_workers=sum(int(group.get("replicas", 0)) * int(group.get("numOfHosts", 1)) for group in groups),
+    )
+
+
+def pod_facts(raw: Mapping[str, Any]) -> PodFacts | None:
+    """None for a pod that belongs to no RayCluster."""
+    metadata, status = raw["metadata"], raw.get("status") or {}
+    labels = metadata.get("labels") or {}
+    cluster = labels.get("ray.io/cluster")
+    if not cluster:
+        return None
+    scheduled = _condition(status, "PodScheduled")
+    disrupted = _condition(status, "DisruptionTarget")
+    return PodFacts(
+        name=metadata["name"],
+        cluster=cluster,
+        is_head=labels.get("ray.io/node-type") == "head",
+        phase=status.get("phase", "Pending"),
+        created_at=parse_time(metadata.get("creationTimestamp")),
+        started_at=parse_time(status.get("startTime")),
+        deleting=parse_time(metadata.get("deletionTimestamp")),
+        unschedulable=scheduled.get("message", "") if scheduled.get("status") == "False" else "",
+        disrupted=f"{disrupted.get('reason', '')}: {disrupted.get('message', '')}" if disrupted.get("status") == "True" else "",
+        ended=": ".join(part for part in (status.get("reason"), status.get("message")) if part) if status.get("reason") else "",
+        ready=_condition(status, "Ready").get("status") == "True",
+        node=(raw.get("spec") or {}).get("nodeName", ""),
+        address=status.get("podIP", ""),
+        containers={
+            each["name"]: _container(each)
+            for each in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ()))
+        },
+    )
+
+
+def _container(status: Mapping[str, Any]) -> ContainerFacts:
+    state = status.get("state") or {}
+    name = next(iter(state), "waiting")
+    details = state.get(name) or {}
+    return ContainerFacts(
+        state=name,
+        reason=details.get("reason", ""),
+        message=(details.get("message") or "")[:MAX_MESSAGE],
+        exit_code=details.get("exitCode"),
+        finished_at=parse_time(details.get("finishedAt")),
+        image=status.get("imageID") or status.get("image", ""),
+    )
+
+
+def _condition(status: Mapping[str, Any], type_: str) -> Mapping[str, Any]:
+    return next((condition for condition in status.get("conditions") or () if condition.get("type") == type_), {})

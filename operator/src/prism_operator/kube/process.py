@@ -1,0 +1,88 @@
+"""`prism operator`: kopf's watches, the workers, the poller and the probes, in one event loop, until SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any
+
+import kopf
+import prometheus_client
+
+from prism_operator.kube import health, progress
+from prism_operator.kube.controller import Controller
+from prism_operator.kube.door import Door
+from prism_operator.kube.handlers import make_kopf_settings, make_registry
+from prism_operator.kube.workqueue import work
+from prism_operator.settings import Settings, read_settings
+
+logger = logging.getLogger(__name__)
+
+
+def run_operator() -> int:
+    """The exit code. Killing it at any moment loses and doubles nothing."""
+    settings = read_settings(os.environ)
+    log_format = kopf.LogFormat.JSON if settings.log_format == "json" else kopf.LogFormat.FULL
+    kopf.configure(log_format=log_format)
+    logging.getLogger().setLevel(settings.log_level)
+    logging.getLogger("kopf.objects").setLevel("WARNING")
+    with suppress(ImportError):
+        import uvloop
+
+        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    return asyncio.run(_operate(settings))
+
+
+async def _operate(settings: Settings) -> int:
+    door = await Door.open(settings.max_writes)
+    controller = Controller(door, settings)
+    state = health.Health(ready=asyncio.Event())
+    metrics_server, _ = prometheus_client.start_http_server(settings.metrics_port)
+    probes = await health.serve(state, settings.health_port)
+    parts: dict[str, Coroutine[Any, Any, Any]] = {
+        "the watches": _watch(controller, state),
+        "the poller": progress.keep_asking(controller),
+        "the comparison": health.keep_comparing(controller, state),
+        "the lag meter": health.keep_measuring_lag(),
+        **{f"worker {i}": work(controller.queue, controller.handle) for i in range(settings.workers)},
+    }
+    tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
+    logger.info("looking after %s", ", ".join(settings.watch_namespaces) or "all namespaces")
+    try:
+        done, _pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return _how_it_ended(done, state)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await probes.cleanup()
+        metrics_server.shutdown()
+        await door.close()
+
+
+async def _watch(controller: Controller, state: health.Health) -> None:
+    """kopf takes SIGTERM and SIGINT and ends then."""
+    namespaces = controller.settings.watch_namespaces
+    await kopf.operator(
+        registry=make_registry(controller),
+        settings=make_kopf_settings(controller.settings),
+        clusterwide=not namespaces,
+        namespaces=namespaces,
+        standalone=True,
+        ready_flag=state.ready,
+    )
+
+
+def _how_it_ended(done: set[asyncio.Task[Any]], state: health.Health) -> int:
+    """0 only where the watches ended in peace: they do when the operator is told to stop."""
+    for task in done:
+        if task.cancelled():
+            continue
+        if task.exception() is not None or task.get_name() != "the watches":
+            state.stopped = task.get_name()
+            logger.error("%s ended: %r", task.get_name(), task.exception())
+            return 1
+    return 0
