@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from prism_operator import reasons
 from prism_operator.children import AttemptRecord, Outcome, StopReason
-from prism_operator.names import BASE_MODEL, output_uri, report_dir
+from prism_operator.names import BASE_MODEL, checkpoints_uri, output_uri, report_dir
 from prism_operator.observed import Observed, StageObserved
 from prism_operator.plan import RunPlan, StagePlan
 from prism_operator.policies.deadline import (
@@ -59,6 +59,8 @@ class StartAttempt:
     """Start one attempt."""
 
     job: StageJob
+    followers: tuple[StageJob, ...] = ()
+    """First attempts of the stages that go on in the same pods, each after the one before; inputs not made yet have no digest."""
     env: tuple[tuple[str, str], ...] = ()
     warm_retries: Mapping[FailureClass, int] = field(default_factory=dict)
     """How often the trainer may be started again in the attempt's own pods."""
@@ -72,6 +74,7 @@ class StopAttempt:
     number: int
     reason: StopReason
     kill: bool = False
+    cluster: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,9 +104,16 @@ def decide(plan: RunPlan, observed: Observed, now: datetime) -> Decision:
     return replace(
         decision,
         stops=(*decision.stops, *_without_none(forced)),
-        releases=tuple(record for record in observed.remaining if record.deleting is None),
+        releases=_releases(observed),
         wake_at=_earliest(decision.wake_at, *(_force_at(plan, record) for record in held)),
     )
+
+
+def _releases(observed: Observed) -> tuple[AttemptRecord, ...]:
+    """One record a cluster; a cluster in which the next stage goes on stays."""
+    in_use = {record.cluster for record in observed.live}
+    ended = {record.cluster: record for record in observed.remaining if record.deleting is None and record.cluster not in in_use}
+    return tuple(ended.values())
 
 
 def _rest(plan: RunPlan, observed: Observed, now: datetime) -> Decision:
@@ -180,10 +190,11 @@ def _why_stop(plan: RunPlan, observed: Observed, record: AttemptRecord, now: dat
 def _stop(plan: RunPlan, observed: Observed, record: AttemptRecord, reason: StopReason, now: datetime) -> StopAttempt | None:
     """The next step of stopping: ask, wait, kill; killed again on every pass until it is gone."""
     if record.stop is None:
-        return StopAttempt(record.stage, record.number, reason, kill=observed.wishes.impatient)
+        return StopAttempt(record.stage, record.number, reason, kill=observed.wishes.impatient, cluster=record.cluster)
     due = _patience_ends(plan, record)
     late = due is None or due <= now
-    return StopAttempt(record.stage, record.number, record.stop.reason, kill=True) if late or observed.wishes.impatient else None
+    kill = StopAttempt(record.stage, record.number, record.stop.reason, kill=True, cluster=record.cluster)
+    return kill if late or observed.wishes.impatient else None
 
 
 def _patience_ends(plan: RunPlan, record: AttemptRecord) -> datetime | None:
@@ -237,7 +248,21 @@ def _try(plan: RunPlan, observed: Observed, current: StageObserved, now: datetim
         return _letting_go(failed)
     facts = reasons.PROVISIONING.with_facts(attempt=current.next_attempt, stage=current.name)
     warm = warm_retries(current, stage.retries, observed.wishes.forgiven.get(current.name, 0))
-    return Decision(Phase.RUNNING, facts, current.name, start=StartAttempt(_job(plan, stage, observed), stage.env, warm))
+    start = StartAttempt(_job(plan, stage, observed), _followers(plan, stage, observed), stage.env, warm)
+    return Decision(Phase.RUNNING, facts, current.name, start=start)
+
+
+def _followers(plan: RunPlan, first: StagePlan, observed: Observed) -> tuple[StageJob, ...]:
+    """The stages right after it that have its shape, have not been tried, and read nothing that comes later."""
+    if plan.cluster_policy != "Reuse":
+        return ()
+    jobs: list[StageJob] = []
+    for stage in plan.stages[plan.stages.index(first) + 1 :]:
+        seen = observed.stage(stage.name)
+        if stage.shape != first.shape or seen.is_done or seen.next_attempt != 1:
+            break
+        jobs.append(_job(plan, stage, observed))
+    return tuple(jobs)
 
 
 def _letting_go(record: AttemptRecord) -> Decision:
@@ -248,7 +273,7 @@ def _letting_go(record: AttemptRecord) -> Decision:
 def _force(plan: RunPlan, record: AttemptRecord, now: datetime) -> StopAttempt | None:
     due = _force_at(plan, record)
     reason = record.stop.reason if record.stop else StopReason.LINGERING
-    return StopAttempt(record.stage, record.number, reason, kill=True) if due and due <= now else None
+    return StopAttempt(record.stage, record.number, reason, kill=True, cluster=record.cluster) if due and due <= now else None
 
 
 def _force_at(plan: RunPlan, record: AttemptRecord) -> datetime | None:
@@ -301,12 +326,11 @@ def job_of(plan: RunPlan, stage: StagePlan, attempt: int, inputs: dict[str, Chec
 
 
 def _input(plan: RunPlan, observed: Observed, source: str) -> CheckpointRef:
+    """An input that a stage before it in the same pods will make has its address and digest filled in there."""
     if source == BASE_MODEL:
         return plan.model
-    output = observed.stage(source).output
-    if output is None:
-        raise AssertionError(f"stage '{source}' is read before it is done; the plan's order forbids that")
-    return output
+    unmade = CheckpointRef(stage=source, uri=checkpoints_uri(plan.root_uri), digest=None, step=0, revision=None)
+    return observed.stage(source).output or unmade
 
 
 def _without_none(stops: list[StopAttempt | None]) -> tuple[StopAttempt, ...]:

@@ -18,6 +18,8 @@ RUN_LABEL = f"{GROUP}/run"
 STAGE_LABEL = f"{GROUP}/stage"
 ATTEMPT_LABEL = f"{GROUP}/attempt"
 MANAGED_BY = {"app.kubernetes.io/managed-by": "prism"}
+FOLLOWERS_ANNOTATION = f"{GROUP}/followers"
+"""Of a RayCluster that several stages share: JSON list of stage, attempt and configuration digest, in order."""
 CONFIG_DIGEST_ANNOTATION = f"{GROUP}/config-digest"
 HEAD_CONTAINER = "ray-head"
 WORKER_CONTAINER = "ray-worker"

@@ -62,6 +62,11 @@ class StagePlan:
     pod_template: tuple[dict[str, Any], ...] = ()
     """Patches of the pods, the run's first."""
 
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """What the pods of the stage are made of; stages of one shape can share them."""
+        return (self.engine, self.image, self.resources, self.env, self.pod_template, self.deadlines.stop_grace_seconds)
+
 
 @dataclass(frozen=True)
 class RunPlan:

@@ -25,7 +25,7 @@ class Reason:
         return Reason(self.name, self.message.format(**facts))
 
 
-VALID = Reason("Valid", "The spec is valid and its inputs are there.")
+VALID = Reason("Valid", "The spec is valid.")
 SPEC_REJECTED = Reason("SpecRejected", "{problems}")
 STAGE_CHANGED = Reason(
     "StageChanged",

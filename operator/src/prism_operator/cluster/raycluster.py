@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from prism_operator.cluster.pods import head_pod, worker_pod
@@ -10,6 +12,7 @@ from prism_operator.names import (
     API_VERSION,
     ATTEMPT_LABEL,
     CONFIG_DIGEST_ANNOTATION,
+    FOLLOWERS_ANNOTATION,
     KIND,
     MANAGED_BY,
     RUN_LABEL,
@@ -17,8 +20,11 @@ from prism_operator.names import (
     cluster_name,
 )
 from prism_operator.plan import RunPlan, StagePlan
+from prism_operator.policies.retry import WARM
 from prism_operator.settings import Settings
+from prism_trainer.contract.job import StageJob
 from prism_trainer.contract.pod import PodJob
+from prism_trainer.contract.report import FailureClass
 
 RAY_API = "ray.io/v1"
 PASSED_ON = ("kueue.x-k8s.io/", "volcano.sh/", "yunikorn.apache.org/", "kai.scheduler/", "ray.io/", "scheduling.k8s.io/")
@@ -43,6 +49,7 @@ def make_ray_cluster(plan: RunPlan, start: StartAttempt, settings: Settings) -> 
                 **_passed_on(plan.owner.annotations),
                 "ray.io/disable-provisioned-head-restart": "true",  # a new head knows nothing of the stage: that is a new attempt
                 CONFIG_DIGEST_ANNOTATION: job.config_digest,
+                **_followers(start),
             },
             "ownerReferences": [_owner(plan)],
         },
@@ -52,29 +59,42 @@ def make_ray_cluster(plan: RunPlan, start: StartAttempt, settings: Settings) -> 
             "authOptions": {"mode": "token"},
             "headGroupSpec": {
                 "rayStartParams": _ray_params(stage) | {"no-monitor": "true"},
-                "template": head_pod(plan, stage, [make_pod_job(plan, start)], name, labels, settings),
+                "template": head_pod(plan, stage, make_pod_jobs(plan, start), name, labels, settings),
             },
             "workerGroupSpecs": _workers(plan, stage, labels, settings),
         },
     }
 
 
-def make_pod_job(plan: RunPlan, start: StartAttempt) -> PodJob:
-    """What the stage's container is told."""
-    stage = plan.stage(start.job.stage)
+def make_pod_jobs(plan: RunPlan, start: StartAttempt) -> list[PodJob]:
+    """What each stage's container is told, each after the one before."""
+    jobs = (start.job, *start.followers)
+    before = (None, *(job.stage for job in jobs))
+    return [_pod_job(plan, job, after, start.warm_retries if after is None else {}) for job, after in zip(jobs, before, strict=False)]
+
+
+def _pod_job(plan: RunPlan, job: StageJob, after: str | None, restarts: Mapping[FailureClass, int]) -> PodJob:
+    stage = plan.stage(job.stage)
     store = plan.storage.object_store
     return PodJob(
-        job=start.job,
+        job=job,
         storage_uri=plan.root_uri,
         endpoint=store.endpoint if store else None,
         num_nodes=1 + num_workers(stage),
         gang_seconds=stage.deadlines.start_seconds,
         progress_seconds=stage.deadlines.progress_seconds,
         stop_grace_seconds=stage.deadlines.stop_grace_seconds,
-        restarts=dict(start.warm_retries),
+        restarts=dict(restarts) if after is None else {c: n for c in WARM if (n := stage.retries.budget(c))},
         keep_intermediate_when_done=plan.retention.keep_intermediate_when_done,
-        after=None,
+        after=after,
     )
+
+
+def _followers(start: StartAttempt) -> dict[str, str]:
+    if not start.followers:
+        return {}
+    followers = [{"stage": job.stage, "attempt": job.attempt, "configDigest": job.config_digest} for job in start.followers]
+    return {FOLLOWERS_ANNOTATION: json.dumps(followers, separators=(",", ":"))}
 
 
 def num_workers(stage: StagePlan) -> int:

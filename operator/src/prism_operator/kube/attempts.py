@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 
@@ -35,10 +35,12 @@ def children_of(
     for pod in pods:
         grouped.setdefault(pod.cluster, []).append(pod)
     records = {}
-    for cluster in clusters:
+    for cluster in [stage for shared in clusters for stage in _each_stage(shared, grouped.get(shared.name, []))]:
         stage, attempt = remembered.get((cluster.stage, cluster.attempt), (None, None))
         record = record_of(cluster, grouped.get(cluster.name, []), attempt, now)
-        told = progress.get(cluster.name) or _remembered_progress(stage, record)
+        told = progress.get(cluster.name)
+        if told is None or told.stage != cluster.stage:
+            told = _remembered_progress(stage, record)
         records[record.stage, record.number] = replace(record, progress=told if record.alive else None)
     for key, (stage, attempt) in remembered.items():
         if key not in records:
@@ -49,6 +51,20 @@ def children_of(
         checkpoints=(*_committed(previous), *(c for record in records.values() if (c := _commits(record)))),
         forgotten={stage.name: {FailureClass(c): n for c, n in stage.forgotten.items()} for stage in (previous.stages if previous else ())},
     )
+
+
+def _each_stage(cluster: ClusterFacts, pods: list[PodFacts]) -> Iterator[ClusterFacts]:
+    """A cluster that stages share, once for each that has begun: one begins when the one before has succeeded."""
+    yield cluster
+    head = next((pod for pod in pods if pod.is_head), None)
+    stage, created_at = cluster.stage, cluster.created_at
+    for follower, attempt, digest in cluster.followers:
+        before = head.containers.get(stage_container(stage)) if head else None
+        result = _result(before) if before and before.state == "terminated" else None
+        if before is None or result is None or result.outcome != "Succeeded":
+            return
+        stage, created_at = follower, before.finished_at or created_at
+        yield replace(cluster, stage=follower, attempt=attempt, config_digest=digest, created_at=created_at)
 
 
 def record_of(cluster: ClusterFacts, pods: list[PodFacts], before: AttemptStatus | None, now: datetime) -> AttemptRecord:
@@ -77,7 +93,7 @@ def record_of(cluster: ClusterFacts, pods: list[PodFacts], before: AttemptStatus
         loss=_ended_badly(stage) if ended and stage and result is None else loss,
         deleting=cluster.deleting,
         leaving=cluster.deleting or (head.deleting if head else None),
-        holding_since=head.started_at if head else None,
+        holding_since=max(head.started_at, cluster.created_at) if head and head.started_at and cluster.created_at else None,
         cluster=cluster.name,
         images={cluster.stage: stage.image} if stage and stage.image else {},
         seconds_before=before.gpu_seconds if before else 0.0,

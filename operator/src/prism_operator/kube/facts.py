@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from prism_operator.names import ATTEMPT_LABEL, CONFIG_DIGEST_ANNOTATION, RUN_LABEL, STAGE_LABEL
+from prism_operator.names import ATTEMPT_LABEL, CONFIG_DIGEST_ANNOTATION, FOLLOWERS_ANNOTATION, RUN_LABEL, STAGE_LABEL
 from prism_operator.timestamps import parse_time
 
 MAX_MESSAGE = 4096
@@ -32,6 +33,8 @@ class ClusterFacts:
     trouble: str
     """Why KubeRay cannot create its pods."""
     num_workers: int
+    followers: tuple[tuple[str, int, str], ...] = ()
+    """Stage, attempt and configuration digest of those that go on in the same pods, in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,7 @@ def cluster_facts(raw: Mapping[str, Any]) -> ClusterFacts | None:
         suspended=bool((raw.get("spec") or {}).get("suspend")),
         provisioned_at=parse_time(provisioned.get("lastTransitionTime")) if provisioned.get("status") == "True" else None,
         trouble=str(failure.get("message", ""))[:MAX_MESSAGE] if failure.get("status") == "True" else "",
+        followers=_followers((metadata.get("annotations") or {}).get(FOLLOWERS_ANNOTATION)),
         num_workers=sum(int(group.get("replicas", 0)) * int(group.get("numOfHosts", 1)) for group in groups),
     )
 
@@ -125,6 +129,14 @@ def pod_facts(raw: Mapping[str, Any]) -> PodFacts | None:
             for each in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ()))
         },
     )
+
+
+def _followers(annotation: str | None) -> tuple[tuple[str, int, str], ...]:
+    try:
+        listed = json.loads(annotation or "[]")
+        return tuple((str(each["stage"]), int(each["attempt"]), str(each["configDigest"])) for each in listed)
+    except (KeyError, TypeError, ValueError):
+        return ()
 
 
 def _container(status: Mapping[str, Any]) -> ContainerFacts:

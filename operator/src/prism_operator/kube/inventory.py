@@ -1,4 +1,4 @@
-"""What the watches have told: every run as compact JSON, its RayClusters and pods as facts. Nothing here is decided upon twice: it is a cache.
+"""What the watches have told: every run as compact JSON, its RayClusters and pods as facts. It is a cache.
 
 What we wrote ourselves is put in at once, as the API server answered it, so that a pass never sees the world older than its own last act.
 """
@@ -99,8 +99,9 @@ class Inventory:
             heads = {pod.cluster: pod for pod in children.pods.values() if pod.is_head and pod.address}
             for cluster in children.clusters.values():
                 head = heads.get(cluster.name)
-                stage = head.containers.get(stage_container(cluster.stage)) if head else None
-                if head is not None and stage is not None and stage.state == "running":
+                stages = (cluster.stage, *(follower for follower, _, _ in cluster.followers))
+                containers = [head.containers.get(stage_container(stage)) for stage in stages] if head else []
+                if head is not None and any(stage is not None and stage.state == "running" for stage in containers):
                     yield key, cluster, head
 
     def version(self, key: RunKey) -> int:

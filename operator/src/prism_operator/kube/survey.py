@@ -35,8 +35,6 @@ def _of_the_run(run: PrismRun) -> Iterator[Problem]:
     spec = run.spec
     if spec.storage.local is not None:
         yield Problem(("spec", "storage", "local"), "a folder of one machine means nothing on a cluster; use pvc or objectStore")
-    if spec.cluster_policy == "Reuse":
-        yield Problem(("spec", "clusterPolicy"), "found 'Reuse', which is not carried out yet; use 'Fresh'")
     yield from _resources(spec.resources, ("spec", "resources"))
 
 

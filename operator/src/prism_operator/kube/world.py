@@ -77,7 +77,7 @@ class KubeWorld:
 
     async def stop(self, stop: StopAttempt) -> None:
         """The pods get SIGTERM and their grace. Pods that should be gone long ago are taken out of the books."""
-        name = cluster_name(self.key.name, stop.stage, stop.number)
+        name = stop.cluster or cluster_name(self.key.name, stop.stage, stop.number)
         if stop.kill:
             for pod in [pod for pod in self.inventory.children(self.key)[1] if pod.cluster == name]:
                 await self.door.delete(CORE, self.key.namespace, PODS, pod.name, grace_seconds=0)
@@ -200,4 +200,4 @@ class KubeWorld:
 def _sample(plan: RunPlan, stage: StagePlan) -> StartAttempt:
     """An attempt as it would be, inputs aside."""
     nothing = CheckpointRef(stage=stage.name, uri=plan.root_uri, digest=None, step=0, revision=None)
-    return StartAttempt(job_of(plan, stage, 1, dict.fromkeys((wire.role for wire in stage.wires), nothing), None), stage.env)
+    return StartAttempt(job_of(plan, stage, 1, dict.fromkeys((wire.role for wire in stage.wires), nothing), None), env=stage.env)
