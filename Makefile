@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 RUN := examples/digits/$(if $(BASELINE),baseline,prismrun).yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint lock clean
+.PHONY: help setup run test cluster cluster-down images generate lint lock clean
 
 help: ## Show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -28,6 +28,18 @@ run: $(STAMP) ## Run PRISM on handwritten digits: about 10 minutes on 2 cores (B
 
 test: $(STAMP) ## Run every test that this machine can run
 	@$(BIN)/python -m pytest
+
+cluster: $(STAMP) ## Start a real Kubernetes with KubeRay on this machine (root, Go)
+	@cd tests && ../$(BIN)/python -m cluster.harness up
+
+cluster-down: $(STAMP) ## End it, without a trace
+	@cd tests && ../$(BIN)/python -m cluster.harness down
+
+images: $(STAMP) ## Build the project's images again for the running test cluster
+	@cd tests && ../$(BIN)/python -m cluster.harness images
+
+generate: $(STAMP) ## Write the CRD anew from the pydantic models
+	@$(BIN)/python -m prism_operator.crdgen crds/prismruns.prism.dev.yaml charts/prism/files/crds/prismruns.prism.dev.yaml
 
 lint: $(STAMP) ## Format, style, types, layers
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports

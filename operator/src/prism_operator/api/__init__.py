@@ -18,6 +18,7 @@ from prism_operator.api.settings import (
     Storage,
 )
 from prism_operator.api.stages import (
+    IS_OVERLAY,
     AlignmentStage,
     AnyStage,
     DiscriminatorStage,
@@ -41,6 +42,7 @@ from prism_operator.api.status import (
 )
 
 __all__ = [
+    "IS_OVERLAY",
     "MAX_ATTEMPTS_SHOWN",
     "MAX_MESSAGE_CHARACTERS",
     "MAX_STAGES",

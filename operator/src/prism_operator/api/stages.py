@@ -11,6 +11,10 @@ from prism_trainer.contract.configs import AlignmentConfig, DiscriminatorConfig,
 from prism_trainer.contract.job import DataSource, Engine
 from prism_trainer.contract.schema import Frozen
 
+IS_OVERLAY = "x-overlay"
+"""Marks, in the JSON schema, a field whose own fields replace the run's one by one: what is left out has not the model's default."""
+_OVERLAY: dict[str, Any] = {IS_OVERLAY: True}
+
 StageName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=MAX_STAGE_NAME)]
 
 
@@ -28,9 +32,11 @@ class StageCommon(Frozen):
     data: tuple[DataSource, ...] = Field((), max_length=100, description="Data sets; several are mixed by weight.")
     checkpoint: PinnedCheckpoint | None = Field(None, description="Skip the stage and take this checkpoint as its output.")
     engine: Engine | None = Field(None, description="Who carries the stage out; by default spec.engine.")
-    resources: Resources | None = Field(None, description="Fields given here replace those of spec.resources.")
-    deadlines: StageDeadlines | None = Field(None, description="Fields given here replace those of spec.deadlines.")
-    retries: Retries | None = Field(None, description="Fields given here replace those of spec.retries.")
+    resources: Resources | None = Field(None, description="Fields given here replace those of spec.resources.", json_schema_extra=_OVERLAY)
+    deadlines: StageDeadlines | None = Field(
+        None, description="Fields given here replace those of spec.deadlines.", json_schema_extra=_OVERLAY
+    )
+    retries: Retries | None = Field(None, description="Fields given here replace those of spec.retries.", json_schema_extra=_OVERLAY)
     image: Image | None = Field(None, description="Container image; by default spec.image.")
     env: Env = Field((), description="Environment variables, added to those of spec.env.")
     pod_template: dict[str, Any] | None = Field(None, description="Patch of the stage's pods, after spec.podTemplate.")
