@@ -18,7 +18,7 @@ $(STAMP): requirements/dev.txt operator/pyproject.toml trainer/pyproject.toml
 	  || { echo "$$($(PYTHON) --version) found, Python 3.11 or 3.12 is needed: make PYTHON=python3.12 ..."; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements/dev.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e trainer -e operator
 	@touch $@
 
@@ -46,7 +46,7 @@ lint: $(STAMP) ## Format, style, types, layers
 
 lock: $(STAMP) ## Resolve requirements/*.in again, with hashes
 	@for file in requirements/*.in; do \
-	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url $$file -o $${file%.in}.txt; \
+	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url $$([ $$file = requirements/dev.in ] && echo --overrides requirements/overrides.txt) $$file -o $${file%.in}.txt; \
 	done
 
 clean: ## Remove the environment and all runs

@@ -24,8 +24,6 @@ DEFAULT = [
     ("CustomResourceDefinition", "prismruns.prism.dev"),
     ("Deployment", "prism"),
     ("NetworkPolicy", "prism"),
-    ("Role", "prism-lease"),
-    ("RoleBinding", "prism-lease"),
     ("Service", "prism-metrics"),
     ("ServiceAccount", "prism"),
 ]
@@ -65,7 +63,7 @@ def test_optional_objects_are_made_when_asked_for():
         ({"rbac": {"userRoles": False}}, {("ClusterRole", "prism-edit"), ("ClusterRole", "prism-view")}),
         (
             {"rbac": {"create": False}},
-            {("ClusterRole", "prism"), ("ClusterRoleBinding", "prism"), ("Role", "prism-lease"), ("RoleBinding", "prism-lease")}
+            {("ClusterRole", "prism"), ("ClusterRoleBinding", "prism")}
             | {hook for hook in TEST_HOOKS if hook[0] not in ("ConfigMap",) and hook[1] != "prism-test-operator"},
         ),
     ],

@@ -10,14 +10,14 @@ from prism_operator.policies.retention import leftovers
 from prism_operator.policies.retry import GiveUp, TryAgain, retry
 
 
-def attempts(*failures, **fields):
+def stage_of(*failures, **fields):
     scene = make_run().stage("sft").scene()
     for number, failed in enumerate(failures, start=1):
         if failed == "stopped":
             scene.attempt("sft", number, stopped=StopReason.SUSPEND)
         else:
             scene.attempt("sft", number, failed=failed, **fields)
-    return scene.observe().stage("sft").attempts
+    return scene.observe().stage("sft")
 
 
 @pytest.mark.parametrize(
@@ -39,17 +39,17 @@ def attempts(*failures, **fields):
     ],
 )
 def test_each_class_of_failure_has_its_own_budget(failures, forgiven, again):
-    assert isinstance(retry(attempts(*failures), Retries(), forgiven), TryAgain) is again
+    assert isinstance(retry(stage_of(*failures), Retries(), forgiven), TryAgain) is again
 
 
 def test_the_first_retry_comes_at_once_and_later_ones_after_a_pause():
-    assert retry(attempts("NodeLost", ended_at=NOW), Retries(), 0) == TryAgain(None)
-    assert retry(attempts("NodeLost", "NodeLost", ended_at=NOW), Retries(), 0) == TryAgain(at(5))
-    assert retry(attempts("NodeLost", "NodeLost", "NodeLost", ended_at=NOW), Retries(), 0) == TryAgain(at(10))
+    assert retry(stage_of("NodeLost", ended_at=NOW), Retries(), 0) == TryAgain(None)
+    assert retry(stage_of("NodeLost", "NodeLost", ended_at=NOW), Retries(), 0) == TryAgain(at(5))
+    assert retry(stage_of("NodeLost", "NodeLost", "NodeLost", ended_at=NOW), Retries(), 0) == TryAgain(at(10))
 
 
 def test_giving_up_tells_the_budget():
-    verdict = retry(attempts("Hang", "Hang"), Retries(), 0)
+    verdict = retry(stage_of("Hang", "Hang"), Retries(), 0)
     assert isinstance(verdict, GiveUp) and (verdict.num_failures, verdict.budget) == (2, 1)
 
 

@@ -55,7 +55,11 @@ def test_a_pass_deletes_then_starts_then_tells():
 
 
 def test_a_pass_stops_what_is_not_wanted_and_starts_nothing_beside_it():
-    assert notes(two(), two().scene().live("sft", config_digest=OTHER_DIGEST)) == [("status", "Stopping"), ("stop", "sft", 1), ("status", "Stopping")]
+    assert notes(two(), two().scene().live("sft", config_digest=OTHER_DIGEST)) == [
+        ("status", "Stopping"),
+        ("stop", "sft", 1),
+        ("status", "Stopping"),
+    ]
 
 
 def test_a_pass_repeated_on_the_same_world_does_the_same():

@@ -5,19 +5,19 @@
   verbs: [get, list, watch, patch, delete]  # patch: its finalizer; delete: spec.ttlSecondsAfterFinished
 - apiGroups: [prism.dev]
   resources: [prismruns/status]
-  verbs: [get, patch]
+  verbs: [patch]
 - apiGroups: [prism.dev]
   resources: [prismruns/finalizers]
   verbs: [update]                           # owner references that block deletion
 - apiGroups: [ray.io]
   resources: [rayclusters]
-  verbs: [create, get, list, watch, delete, patch]
+  verbs: [create, get, list, watch, delete]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch, delete]
+  verbs: [list, watch, delete]              # delete: pods of a node that does not answer
 - apiGroups: [""]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create]
 {{- end -}}
 
 {{- define "prism.editRules" -}}

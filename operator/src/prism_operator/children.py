@@ -100,8 +100,10 @@ class AttemptRecord:
     """Since when its pods should be on their way out, whoever deleted them."""
     holding_since: datetime | None = None
     """Since when it holds its GPUs; by default since its start."""
-    seconds_before: float = 0.0
-    """Of holding GPUs, as last written down."""
+    gpu_seconds_before: float = 0.0
+    """As last written down."""
+    waiting_since: datetime | None = None
+    """When its pods could first have been made: a queue may have held it up before. By default when it was started."""
     pending: Pending | None = None
     """Set while it lives and its stage has not begun."""
     loss: Verdict | None = None

@@ -1,24 +1,30 @@
-"""`prism`: the command line. Each command reads its arguments, calls one function and prints; heavy modules are imported when needed."""
+"""`prism` and `kubectl prism`: the command line. Each command reads its arguments, calls one function and prints; heavy modules are
+imported when needed.
+"""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from prism_operator.errors import PrismError
+from prism_operator.errors import NoSuchRunError, PrismError
+from prism_operator.kubectl.place import PLUGIN, Context, Kubeconfig, Namespace, Place, RunName
 
 if TYPE_CHECKING:
-    from prism_operator.api import PrismRunStatus
+    from prism_operator.kubectl.door import Door
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="prism",
-    help="PRISM: post-train a vision-language model, stage by stage, from one PrismRun.",
+    help="""PRISM: post-train a vision-language model, stage by stage, from one PrismRun.
+
+`prism` speaks of runs on this machine, by folder or file. `kubectl prism`, the same program, speaks of runs on a cluster, by name; so
+does `prism` where --namespace, --context or --kubeconfig is given.""",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -27,6 +33,8 @@ app = typer.Typer(
 
 File = Annotated[Path, typer.Argument(help="The PrismRun, a YAML file.", metavar="FILE")]
 RunDir = Annotated[Path | None, typer.Option("--run-dir", help="Run folder, in place of spec.storage.local.path.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Return only when it is so.")]
+TARGET = "[NAME | DIR | FILE]"
 
 
 @app.command()
@@ -49,61 +57,85 @@ def run(
 
 @app.command()
 def validate(
+    called: typer.Context,
     files: Annotated[list[Path], typer.Argument(help="PrismRuns, YAML files.", metavar="FILE...")],
     executor: Annotated[
-        str, typer.Option("--for", help="local: also whether `prism run` can carry it out here. any: schema and plan only.")
-    ] = "local",
+        str | None,
+        typer.Option(
+            "--for", help="Also whether it can be carried out. local: by prism run, here. cluster: by the operator. any: leave that out."
+        ),
+    ] = None,
+    server: Annotated[bool, typer.Option("--server", help="Also what the API server says to it, as a dry run; for a cluster.")] = False,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Report every problem of each file at once, with its line and path. Exit code 1 if there is any."""
-    from prism_operator.local.machine import this_machine
-    from prism_operator.validate import validate_file
+    """Report every problem of files at once.
 
-    if executor not in ("local", "any"):
-        _fail(f"--for is '{executor}'; expected local or any", 2)
-    found = [validate_file(file, this_machine() if executor == "local" else None) for file in files]
-    for validated in found:
-        for line in validated.lines():
-            typer.echo(line)
-        if not validated.problems and validated.run is not None:
-            stages = ", ".join(stage.name for stage in validated.run.spec.stages)
-            typer.echo(f"{validated.file}: valid; stages {stages}")
-    num_problems = sum(len(validated.problems) for validated in found)
-    if num_problems:
-        _fail(f"{num_problems} {'problem' if num_problems == 1 else 'problems'}", 1)
+    Each with its line and path. Exit code 1 if there is any.
+    """
+    from prism_operator.validate_command import validate_files
+
+    place = Place(namespace, context, kubeconfig)
+    by_default = "cluster" if server or _on_cluster(called, place) else "local"
+    _exit_with(lambda: validate_files(files, executor or by_default, place if server else None))
 
 
 @app.command()
 def status(
-    target: Annotated[
-        Path, typer.Argument(help="Run folder or PrismRun file; by default every run under ./runs.", metavar="[DIR|FILE]")
-    ] = Path("runs"),
+    called: typer.Context,
+    target: Annotated[str | None, typer.Argument(help="By default all: of the namespace, or under ./runs.", metavar=TARGET)] = None,
+    everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Of the cluster.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on until it is finished; exit code 1 if it failed.")] = False,
     output: Annotated[str, typer.Option("--output", "-o", help="wide, json or yaml.")] = "",
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Show a run as kubectl would: columns, stages, conditions. It reads the run folder, so it also works while nothing runs."""
-    from prism_operator.local.inspection import find_runs, inspect_run
+    """Show how runs are doing.
 
-    def show() -> int:
-        run_dirs = find_runs(target)
-        inspected = [inspect_run(run_dir) for run_dir in run_dirs]
-        _print_status(inspected, output)
-        return 0
+    Of one run: its columns, its stages with their attempts, what is not as it should be, and what goes on. On this
+    machine it reads the run folder, so it also works while nothing runs.
+    """
+    place = Place(namespace, context, kubeconfig)
+    if everywhere or _on_cluster(called, place):
+        from prism_operator.kubectl.status import show_status
 
-    _exit_with(show)
+        _on(place, lambda door: show_status(door, target, everywhere, output, watch))
+    from prism_operator.status_command import show_local
+
+    _exit_with(lambda: show_local(_path(target or "runs"), output, watch))
 
 
 @app.command()
 def logs(
-    target: Annotated[Path, typer.Argument(help="Run folder or PrismRun file.", metavar="DIR|FILE")],
+    called: typer.Context,
+    target: Annotated[str, typer.Argument(help="The run.", metavar="NAME | DIR | FILE")],
     stage: Annotated[str | None, typer.Option("--stage", help="Stage; by default the one that ran last.")] = None,
     attempt: Annotated[int | None, typer.Option("--attempt", min=1, help="Attempt; by default the last.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the log grows, until the attempt ends.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the log grows; on a cluster from attempt to attempt.")] = False,
+    container: Annotated[
+        str | None, typer.Option("--container", "-c", help="Of the head pod, such as ray-head; by default the stage's.")
+    ] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Print what a stage's process wrote."""
+    """Print what a stage's process wrote.
+
+    On a cluster, -f goes on over restarts, to the next attempt and to the next stage, until the run is finished; with --stage or
+    --attempt, until that is.
+    """
+    place = Place(namespace, context, kubeconfig)
+    if container is not None or _on_cluster(called, place):
+        from prism_operator.kubectl.logs import Wanted, follow_logs, print_logs
+
+        wanted = Wanted(stage, attempt, container)
+        _on(place, lambda door: (follow_logs if follow else print_logs)(door, target, wanted))
     from prism_operator.local.inspection import find_log, one_run, read_log
 
     def show() -> int:
-        log = find_log(one_run(target), stage, attempt)
-        for text in read_log(log, follow):
+        for text in read_log(find_log(one_run(_path(target)), stage, attempt), follow):
             sys.stdout.write(text)
             sys.stdout.flush()
         return 0
@@ -112,8 +144,48 @@ def logs(
 
 
 @app.command()
+def suspend(name: RunName, wait: Wait = False, namespace: Namespace = None, context: Context = None, kubeconfig: Kubeconfig = None) -> None:
+    """Pause a run on a cluster.
+
+    The stage saves a checkpoint, its pods go, and nothing is started until `resume`.
+    """
+    from prism_operator.kubectl import wishes
+
+    _on(Place(namespace, context, kubeconfig), lambda door: wishes.suspend(door, name, wait))
+
+
+@app.command()
+def resume(name: RunName, wait: Wait = False, namespace: Namespace = None, context: Context = None, kubeconfig: Kubeconfig = None) -> None:
+    """Go on with a suspended run on a cluster, from its last checkpoint."""
+    from prism_operator.kubectl import wishes
+
+    _on(Place(namespace, context, kubeconfig), lambda door: wishes.resume(door, name, wait))
+
+
+@app.command()
+def retry(
+    name: RunName,
+    new_name: Annotated[str | None, typer.Option("--name", help="Of the new run; by default NAME-2, or the next that is free.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the new run, and create nothing.")] = False,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Make a new run from one that failed on a cluster.
+
+    It takes over the checkpoint of every stage that was verified; the failed run stays as it is.
+    """
+    from prism_operator.kubectl.retry import retry as make_retry
+
+    _on(Place(namespace, context, kubeconfig), lambda door: make_retry(door, name, new_name, dry_run))
+
+
+@app.command()
 def operator() -> None:
-    """Run the operator on a cluster, with the pod's own account or $KUBECONFIG. Its settings are environment variables, PRISM_*."""
+    """Run the operator of a cluster.
+
+    With the pod's own account or $KUBECONFIG. Its settings are environment variables, PRISM_*.
+    """
     from prism_operator.kube.process import run_operator
 
     _exit_with(run_operator)
@@ -121,30 +193,58 @@ def operator() -> None:
 
 @app.command()
 def new(
+    called: typer.Context,
     file: Annotated[Path | None, typer.Argument(help="File to write; by default it is printed.", metavar="[FILE]")] = None,
     size: Annotated[str, typer.Option("--size", help="tiny, 4b or 8b.")] = "tiny",
     algorithm: Annotated[str, typer.Option("--algorithm", help="grpo, dapo or gspo.")] = "grpo",
     name: Annotated[str, typer.Option("--name", help="metadata.name.")] = "my-run",
+    executor: Annotated[str | None, typer.Option("--for", help="local or cluster; 4b and 8b are for a cluster.")] = None,
 ) -> None:
     """Write a commented PrismRun to start from."""
-    from prism_operator.new import write_prismrun
+    from prism_operator.new import executor_of, write_prismrun
 
     if file is not None and file.exists():
         _fail(f"{file} exists; give another name or delete it", 1)
-    try:
-        text = write_prismrun(file, size, algorithm, name)
-    except PrismError as error:
-        _fail(str(error), error.exit_code)
-    typer.echo(text if file is None else f"wrote {file}; next: prism validate {file}")
+
+    def write() -> int:
+        where = executor or executor_of(size, _on_cluster(called, Place()))
+        text = write_prismrun(file, size, algorithm, name, where)
+        check = "kubectl prism validate --server" if where == "cluster" else "prism validate"
+        typer.echo(text if file is None else f"wrote {file}; next: {check} {file}")
+        return 0
+
+    _exit_with(write)
 
 
 @app.command()
-def report(target: Annotated[Path, typer.Argument(help="Run folder or PrismRun file.", metavar="DIR|FILE")]) -> None:
-    """Write report.html and the plots of a run, also of one that is under way."""
+def report(
+    called: typer.Context,
+    target: Annotated[str, typer.Argument(help="The run.", metavar="NAME | DIR | FILE")],
+    folder: Annotated[
+        Path | None, typer.Option("--from", help="Of a run on a cluster: its folder of the storage, mounted here or copied.", metavar="DIR")
+    ] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Write report.html, with the plots of a run.
+
+    Also of one that is under way. The storage of a cluster is not read from here: without --from, the page has what the
+    PrismRun itself tells.
+    """
+    place = Place(namespace, context, kubeconfig)
+    if folder is not None or _on_cluster(called, place):
+
+        def write_remote(door: Door) -> int:
+            from prism_operator.kubectl.report import report as report_cluster
+
+            return report_cluster(door, target, folder)
+
+        _on(place, write_remote)
     from prism_operator.local.inspection import one_run
 
     def write() -> int:
-        run_dir = one_run(target)
+        run_dir = one_run(_path(target))
         from prism_operator.report import write_report
 
         typer.echo(str(write_report(run_dir)))
@@ -153,26 +253,28 @@ def report(target: Annotated[Path, typer.Argument(help="Run folder or PrismRun f
     _exit_with(write)
 
 
-def _print_status(inspected: list[tuple[dict[str, Any], PrismRunStatus]], output: str) -> None:
-    from rich.console import Console
+def _on_cluster(called: typer.Context, place: Place) -> bool:
+    """Called by kubectl, or with one of kubectl's options."""
+    return place.is_given or (called.find_root().info_name or "").startswith(PLUGIN)
 
-    from prism_operator.status_table import run_details, runs_table
 
-    now = datetime.now(UTC)
-    documents = [{**document, "status": status.to_dict()} for document, status in inspected]
-    shown: Any = documents[0] if len(documents) == 1 else {"apiVersion": "v1", "kind": "List", "items": documents}
-    if output == "json":
-        typer.echo(json.dumps(shown, indent=2, ensure_ascii=False))
-    elif output == "yaml":
-        import yaml
+def _path(target: str) -> Path:
+    """Of a run on this machine. Whoever gives a name means a cluster."""
+    path = Path(target)
+    if not path.exists():
+        raise NoSuchRunError(f"{path.absolute()} does not exist; for a run on a cluster, use kubectl prism, or give its --namespace")
+    return path
 
-        typer.echo(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True), nl=False)
-    elif output in ("", "wide"):
-        wide = output == "wide"
-        one = len(inspected) == 1
-        Console().print(run_details(inspected[0], now, wide) if one else runs_table(inspected, now, wide))
-    else:
-        _fail(f"--output is '{output}'; expected wide, json or yaml", 2)
+
+def _on(place: Place, action: Callable[[Door], int]) -> NoReturn:
+    """With the cluster, which is asked for nothing before the command does."""
+
+    def opened() -> int:
+        from prism_operator.kubectl.door import Door
+
+        return action(Door.open(place))
+
+    _exit_with(opened)
 
 
 def _exit_with(action: Callable[[], int]) -> NoReturn:
@@ -180,12 +282,21 @@ def _exit_with(action: Callable[[], int]) -> NoReturn:
         code = action()
     except PrismError as error:
         _fail(str(error), error.exit_code)
+    except ModuleNotFoundError as error:  # an extra, such as the report's matplotlib, or the operator's kubernetes
+        _fail(f"this needs the Python package '{error.name}', which is not installed", 1)
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
     raise typer.Exit(code)
 
 
 def _fail(sentence: str, code: int) -> NoReturn:
     typer.echo(f"prism: {sentence}", err=True)
     raise typer.Exit(code)
+
+
+def kubectl_prism() -> None:
+    """The same program under the name by which kubectl finds it."""
+    app(prog_name=f"{PLUGIN} prism")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from prism_operator import reasons
@@ -100,7 +100,8 @@ def decide(plan: RunPlan, observed: Observed, now: datetime) -> Decision:
     """The whole of the operator's judgement."""
     decision = _tend(plan, observed, now) if observed.live else _rest(plan, observed, now)
     held = (*observed.live, *observed.remaining)
-    forced = [_force(plan, record, now) for record in held]
+    asked = {(stop.stage, stop.number) for stop in decision.stops}
+    forced = [_force(plan, record, now) for record in held if (record.stage, record.number) not in asked]
     return replace(
         decision,
         stops=(*decision.stops, *_without_none(forced)),
@@ -127,6 +128,8 @@ def _rest(plan: RunPlan, observed: Observed, now: datetime) -> Decision:
         return Decision(phase, reasons.IN_PROGRESS, expires=due, wake_at=expires)
     decision = _next(plan, observed, now)
     deletes = tuple(uri for stage in observed.stages for uri in leftovers(stage, plan.retention))
+    if decision.phase in TERMINAL and plan.ttl_seconds is not None:
+        return replace(decision, deletes=deletes, wake_at=now + timedelta(seconds=plan.ttl_seconds))
     return replace(decision, deletes=deletes)
 
 
@@ -198,6 +201,9 @@ def _stop(plan: RunPlan, observed: Observed, record: AttemptRecord, reason: Stop
 
 
 def _patience_ends(plan: RunPlan, record: AttemptRecord) -> datetime | None:
+    """On a cluster the kubelet kills what does not end in its grace, and who is faster loses the last words."""
+    if record.cluster:
+        return _force_at(plan, record)
     limits = next((stage.deadlines for stage in plan.stages if stage.name == record.stage), plan.deadlines)
     return kill_deadline(limits, record.stop) if record.stop else None
 
@@ -272,7 +278,7 @@ def _letting_go(record: AttemptRecord) -> Decision:
 
 def _force(plan: RunPlan, record: AttemptRecord, now: datetime) -> StopAttempt | None:
     due = _force_at(plan, record)
-    reason = record.stop.reason if record.stop else StopReason.LINGERING
+    reason = record.stop.reason if record.stop else StopReason.HEAD_LOST if record.alive else StopReason.LINGERING
     return StopAttempt(record.stage, record.number, reason, kill=True, cluster=record.cluster) if due and due <= now else None
 
 

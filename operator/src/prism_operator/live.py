@@ -5,7 +5,7 @@ It is given the status several times a second and keeps nothing that the status 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
@@ -108,6 +108,23 @@ def render(status: PrismRunStatus, now: datetime, width: int) -> RenderableType:
     total = sum(elapsed(stage, now) for stage in status.stages)
     foot = Text(f"{status.summary}, {status.progress}{SPACE}% of the run, {duration(total)} in stages", style="dim")
     return Group(table, *below, foot)
+
+
+def stage_rows(stages: Sequence[StageStatus], now: datetime, width: int) -> list[RenderableType]:
+    """The same rows, each on its own and all in the same columns, so that more about a stage can stand below its row."""
+    cells = [_cells(stage, now) for stage in stages]
+    widths = [max((column.cell_len for column in columns), default=0) for columns in zip(*cells, strict=True)]
+    bar_width = min(BAR_WIDTH, max(0, width - sum(widths) - GAP * len(widths)))
+    return [_alone(stage, row, widths, bar_width) for stage, row in zip(stages, cells, strict=True)]
+
+
+def _alone(stage: StageStatus, cells: Sequence[Text], widths: Sequence[int], bar_width: int) -> Table:
+    table = Table.grid(padding=(0, GAP, 0, 0))
+    for column, cell_width in enumerate((widths[0], bar_width, *widths[1:])):
+        table.add_column(justify="right" if column in (2, 3) else "left", no_wrap=True, min_width=cell_width)
+    name, *others = cells
+    table.add_row(name, _bar(stage, bar_width), *others)
+    return table
 
 
 def _cells(stage: StageStatus, now: datetime) -> tuple[Text, Text, Text, Text, Text]:
@@ -216,6 +233,7 @@ def _told(stage: StageStatus, before: str, message: str, now: datetime) -> str:
             return f"started, attempt {max([1, *(attempt.number for attempt in stage.attempts)])}"
         case "Running":
             left = f", {_left(stage)}" if _left(stage) else ""
-            return f"{stage.phase or 'running'} {_steps(stage)} ({100 * _share(stage):.0f}{SPACE}%){left}{metrics}"
+            steps = f" {_steps(stage)} ({100 * _share(stage):.0f}{SPACE}%)" if stage.total_steps else ""
+            return f"{stage.phase or 'running'}{steps}{left}{metrics}"
         case state:
             return f"{state.lower()}: {message}"

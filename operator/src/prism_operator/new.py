@@ -17,6 +17,9 @@ from prism_trainer.contract.supported import unsupported_locally
 TEMPLATES = {"tiny": "prismrun-tiny.yaml.j2", "4b": "prismrun-paper.yaml.j2", "8b": "prismrun-paper.yaml.j2"}
 """tiny: the digits example, engine local. 4b and 8b: the paper's values on 8 H100, engine verl."""
 ALGORITHMS = ("grpo", "dapo", "gspo")
+EXECUTORS = ("local", "cluster")
+ROOTS = {"local": "runs/digits", "cluster": "digits"}
+"""Where the digits example's model and data lie: below the current directory, or in the volume."""
 
 
 class UnknownChoiceError(PrismError, ValueError):
@@ -25,15 +28,32 @@ class UnknownChoiceError(PrismError, ValueError):
     exit_code = 2
 
 
-def write_prismrun(path: Path | None, size: str, algorithm: str, name: str) -> str:
+def executor_of(size: str, on_cluster: bool) -> str:
+    """Where nobody said: the paper's sizes are for a cluster, and kubectl's user has one."""
+    return "cluster" if on_cluster or size in ("4b", "8b") else "local"
+
+
+def write_prismrun(path: Path | None, size: str, algorithm: str, name: str, executor: str | None = None) -> str:
     """The text, which is also written to `path` where there is one."""
+    executor = executor or executor_of(size, False)
     _require("size", size, tuple(TEMPLATES))
+    _require("--for", executor, EXECUTORS)
     _require("algorithm", algorithm, ALGORITHMS)
     _require_name(name)
+    if executor == "local" and executor_of(size, False) != "local":
+        raise UnknownChoiceError(f"size {size} takes the GPUs of a cluster, and --for is 'local'; use --for cluster, or size tiny")
     text = (
         _environment()
         .get_template(TEMPLATES[size])
-        .render(name=_as_yaml(name), folder=name, size=size, algorithm=algorithm, refused=_refused_locally(algorithm))
+        .render(
+            name=_as_yaml(name),
+            folder=name,
+            size=size,
+            algorithm=algorithm,
+            refused=_refused_locally(algorithm),
+            executor=executor,
+            root=ROOTS[executor],
+        )
     )
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)

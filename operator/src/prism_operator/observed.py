@@ -46,6 +46,8 @@ class StageObserved:
     unfinished: tuple[Unfinished, ...]
     forgotten: Mapping[FailureClass, int]
     """Failures of attempts that are no longer among `attempts`."""
+    superseded: CommittedCheckpoint | None = None
+    """Newest final checkpoint of another configuration, where there is none of the planned one. Nobody reads it; nobody forgets it."""
 
     @property
     def is_done(self) -> bool:
@@ -134,6 +136,7 @@ def _observe_stage(stage: StagePlan, records: list[AttemptRecord], children: Chi
         changed_from=None if stage.pinned or final else _changed_from(stage, own, committed),
         unfinished=unfinished,
         forgotten=children.forgotten.get(stage.name, {}),
+        superseded=None if final else next((c for c in reversed(committed) if c.final), None),
     )
 
 

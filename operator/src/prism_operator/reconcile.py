@@ -49,6 +49,10 @@ class World(Protocol):
         """Let an object that is being deleted go."""
         ...
 
+    async def abandon(self) -> None:
+        """Where an object that cannot be carried out is being deleted: end what it has, and let it go when nothing is left."""
+        ...
+
     async def expire(self) -> None:
         """Delete an object that has been finished for long enough."""
         ...
@@ -87,6 +91,7 @@ async def reconcile(raw: dict[str, Any], world: World, now: datetime) -> Pass:
         generation = int(raw.get("metadata", {}).get("generation", 1))
         status = rejected_status(refusal.problems, generation, previous, now)
         await world.write_status(status)
+        await world.abandon()
         return Pass(status, problems=refusal.problems)
     observed = observe(plan, await world.list_children(plan), previous)
     decision = decide(plan, observed, now)

@@ -12,6 +12,11 @@ from prism_operator.observed import Attempt, StageObserved
 from prism_operator.plan import StagePlan
 from prism_operator.timestamps import format_time, parse_time
 
+MAX_OLD_MESSAGE = 300
+MAX_METRICS = 40
+MAX_WORD = 63
+"""Characters of a phase or of a metric's name: pods write them, and the API server takes 1.5 MB in all."""
+
 _STATES: dict[Phase, StageState] = {
     Phase.PENDING: "Pending",
     Phase.RUNNING: "Running",
@@ -34,14 +39,14 @@ def make_stage_status(plan: StagePlan, observed: StageObserved, decision: Decisi
         kind=plan.kind,
         state=_state(plan, observed, decision),
         config_digest=plan.config_digest,
-        attempts=tuple(_attempt(attempt, plan, decision, now) for attempt in observed.attempts[-MAX_ATTEMPTS_SHOWN:]),
+        attempts=tuple(_attempt(a, plan, decision, now, a is observed.last) for a in observed.attempts[-MAX_ATTEMPTS_SHOWN:]),
         forgotten=_forgotten(observed),
         checkpoint=_checkpoint(observed),
-        phase=progress.phase if progress and not observed.is_done else "",
+        phase=progress.phase[:MAX_WORD] if progress and not observed.is_done else "",
         step=step,
         total_steps=total_steps,
         eta_seconds=progress.eta_seconds if progress and not observed.is_done else None,
-        metrics=metrics,
+        metrics={name[:MAX_WORD]: value for name, value in list(metrics.items())[:MAX_METRICS]},
     )
 
 
@@ -73,7 +78,7 @@ def _progress(observed: StageObserved) -> tuple[int, int, dict[str, float]]:
     return 0, 0, {}
 
 
-def _attempt(attempt: Attempt, plan: StagePlan, decision: Decision, now: datetime) -> AttemptStatus:
+def _attempt(attempt: Attempt, plan: StagePlan, decision: Decision, now: datetime, is_last: bool) -> AttemptStatus:
     record, verdict = attempt.record, attempt.verdict
     asked = next((stop.reason for stop in decision.stops if (stop.stage, stop.number) == (record.stage, record.number)), None)
     stop_reason = record.stop.reason if record.stop else asked
@@ -81,10 +86,10 @@ def _attempt(attempt: Attempt, plan: StagePlan, decision: Decision, now: datetim
         number=record.number,
         outcome=verdict.outcome,
         failure_class=verdict.failure_class,
-        message=verdict.message[:MAX_MESSAGE_CHARACTERS],
+        message=verdict.message[: MAX_MESSAGE_CHARACTERS if is_last else MAX_OLD_MESSAGE],
         started_at=format_time(record.started_at) if record.started_at else None,
         finished_at=format_time(record.ended_at) if record.ended_at and not record.alive else None,
-        gpu_seconds=round(_seconds(record, now) * plan.resources.num_gpus, 1),
+        gpu_seconds=round(_gpu_seconds(record, plan.resources.num_gpus, now), 1),
         resume_from=record.resume_from,
         config_digest=record.config_digest,
         cluster=record.cluster or None,
@@ -93,14 +98,14 @@ def _attempt(attempt: Attempt, plan: StagePlan, decision: Decision, now: datetim
     )
 
 
-def _seconds(record: AttemptRecord, now: datetime) -> float:
-    """How long it has held its GPUs. On a cluster the number moves with the heartbeat, as every change is a write to the API server."""
+def _gpu_seconds(record: AttemptRecord, num_gpus: int, now: datetime) -> float:
+    """On a cluster the number moves with the heartbeat, as every change is a write to the API server."""
     if not record.cluster:
         end, since = (now if record.alive else record.ended_at), record.started_at
-        return max(0.0, (end - since).total_seconds()) if end and since else 0.0
+        return max(0.0, (end - since).total_seconds()) * num_gpus if end and since else 0.0
     end = record.ended_at or (parse_time(record.progress.updated_at) if record.progress else None)
     known = (end - record.holding_since).total_seconds() if end and record.holding_since else 0.0
-    return max(known, record.seconds_before)
+    return max(known * num_gpus, record.gpu_seconds_before)
 
 
 def _forgotten(observed: StageObserved) -> dict[str, int]:
@@ -115,6 +120,8 @@ def _forgotten(observed: StageObserved) -> dict[str, int]:
 
 def _checkpoint(observed: StageObserved) -> CheckpointStatus | None:
     ref, final = observed.output, observed.final
+    if ref is None and observed.superseded is not None:  # on a cluster the status is the only memory of it
+        final, ref = observed.superseded, observed.superseded.ref
     if ref is None:
         return None
     status = CheckpointStatus(uri=ref.uri, digest=ref.digest, step=ref.step, created_at=None, config_digest=None)

@@ -1,8 +1,9 @@
-"""Every problem of a file at once: YAML, schema, plan, and what this machine cannot do."""
+"""Every problem of a file at once: YAML, schema, plan, and what this machine, or a cluster, does not carry out."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from prism_operator.parse import parse_run
 from prism_operator.plan import plan_problems
 from prism_operator.problems import Problem
 from prism_operator.source import Source, read_source
+
+Survey = Callable[[PrismRun], Sequence[Problem]]
+"""What one executor does not carry out."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,10 @@ class Validated:
         """The object as it stands in the file."""
         return dict(self.source.raw)
 
+    def and_also(self, problems: Iterable[Problem]) -> Validated:
+        """With what somebody else found."""
+        return replace(self, problems=(*self.problems, *problems))
+
     def lines(self) -> list[str]:
         """`file:line: path: sentence`, in the order of the file."""
         numbered = [(self.source.line_of(problem.path) or 0, problem) for problem in self.problems]
@@ -39,7 +47,12 @@ class Validated:
 
 
 def validate_file(file: Path, machine: Machine | None) -> Validated:
-    """Without a machine, only what holds for every executor."""
+    """For `prism run` on a machine; without one, only what holds for every executor."""
+    return check_file(file, machine_survey(machine) if machine else None)
+
+
+def check_file(file: Path, executor: Survey | None) -> Validated:
+    """For any executor."""
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -51,16 +64,19 @@ def validate_file(file: Path, machine: Machine | None) -> Validated:
     parsed = parse_run(source.raw)
     problems = [*source.problems, *parsed.problems]
     if parsed.run is not None:
-        later = [*plan_problems(parsed.run), *_survey_problems(parsed.run, machine)]
+        later = [*plan_problems(parsed.run), *(executor(parsed.run) if executor else ())]
         problems += [problem for problem in later if not parsed.concerns(problem.path)]
     return Validated(file, text, source, parsed.run, tuple(problems))
 
 
-def _survey_problems(run: PrismRun, machine: Machine | None) -> tuple[Problem, ...]:
-    if machine is None:
+def machine_survey(machine: Machine) -> Survey:
+    """Of `prism run`."""
+
+    def problems(run: PrismRun) -> tuple[Problem, ...]:
+        try:
+            survey(run, machine.cwd, machine)
+        except BadRunError as refusal:
+            return refusal.problems
         return ()
-    try:
-        survey(run, machine.cwd, machine)
-    except BadRunError as refusal:
-        return refusal.problems
-    return ()
+
+    return problems

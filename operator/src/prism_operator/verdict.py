@@ -13,6 +13,7 @@ from prism_trainer.contract.report import EXIT_CODES, FailureClass
 _OUR_FAULT = {
     StopReason.HANG: (FailureClass.HANG, "showed no sign of work within progressSeconds, and was stopped"),
     StopReason.STAGE_DEADLINE: (FailureClass.DEADLINE_EXCEEDED, "was stopped because the stage took longer than stageSeconds"),
+    StopReason.QUEUE_DEADLINE: (FailureClass.DEADLINE_EXCEEDED, "was not admitted by its queue within queueSeconds"),
     StopReason.START_DEADLINE: (FailureClass.CONTROL_PLANE, "did not begin within startSeconds, and was stopped"),
     StopReason.WORKER_LOST: (FailureClass.NODE_LOST, "lost a worker, and was stopped"),
     StopReason.HEAD_LOST: (FailureClass.HEAD_LOST, "lost Ray's head, and was stopped"),
@@ -24,6 +25,8 @@ def judge(record: AttemptRecord, committed_final: bool) -> Verdict:
     """`committed_final`: whether this attempt committed the final checkpoint of its stage."""
     if record.alive:
         return Verdict(Outcome.RUNNING)
+    if record.settled is not None and record.settled.outcome is Outcome.SUCCEEDED:
+        return record.settled  # as it was told
     if committed_final:
         return Verdict(Outcome.SUCCEEDED, message=record.result.message if record.result else "committed its final checkpoint")
     if record.settled is not None:

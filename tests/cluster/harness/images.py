@@ -65,7 +65,7 @@ def build(name: str) -> None:
 
 
 def size(name: str) -> int:
-    """Bytes of the image's layers, uncompressed, as the node stores them. The image must have been provided."""
+    """Bytes of the image's layers, compressed, as a registry would send them. The image must have been provided."""
     layout = image_build_dir() / "layout"
     entry = next(entry for entry in _index(layout)["manifests"] if entry["annotations"]["org.opencontainers.image.ref.name"] == name)
     return sum(int(layer["size"]) for layer in json.loads(_blob(layout, entry["digest"]).read_text())["layers"])

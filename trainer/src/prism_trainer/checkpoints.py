@@ -54,38 +54,56 @@ def read_manifest(folder: Path) -> CheckpointManifest | None:
     """The manifest in `folder`; None where there is none, so no checkpoint."""
     file = folder / MANIFEST
     try:
-        content = json.loads(file.read_text())
+        content = file.read_bytes()
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise CheckpointCorruptError(f"'{file}' cannot be read ({error}); restore it or remove '{folder}'") from error
+    return parse_manifest(content, str(folder))
+
+
+def parse_manifest(text: bytes, uri: str) -> CheckpointManifest:
+    """What stands in the `manifest.json` of the checkpoint at `uri`, if nobody has changed it."""
+    file = f"{uri}/{MANIFEST}"
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise CheckpointCorruptError(f"'{file}' cannot be read ({error}); restore it or remove '{uri}'") from error
     recorded = content.pop("digest", None) if isinstance(content, dict) else None
     try:
         manifest = CheckpointManifest.model_validate(content)
     except ValidationError as error:
-        raise CheckpointCorruptError(
-            f"'{file}' is not a manifest ({error.error_count()} errors); restore it or remove '{folder}'"
-        ) from error
+        raise CheckpointCorruptError(f"'{file}' is not a manifest ({error.error_count()} errors); restore it or remove '{uri}'") from error
     if manifest.digest != recorded:
-        raise CheckpointCorruptError(f"'{file}' was changed after it was written; restore it or remove '{folder}'")
+        raise CheckpointCorruptError(f"'{file}' was changed after it was written; restore it or remove '{uri}'")
     return manifest
 
 
 def verify_checkpoint(ref: CheckpointRef) -> CheckpointManifest:
     """Every file of the checkpoint is there, with the size and content its manifest says, and it is the one `ref` names."""
     folder = Path(ref.uri)
-    manifest = read_manifest(folder)
+    manifest = require_manifest(ref, read_manifest(folder))
+    for problem in _problems(folder, manifest):
+        raise damaged(manifest.stage, ref.uri, problem)
+    return manifest
+
+
+def require_manifest(ref: CheckpointRef, manifest: CheckpointManifest | None) -> CheckpointManifest:
+    """The manifest found at `ref`, if there is one and it is the one `ref` names."""
     if manifest is None:
         raise CheckpointCorruptError(
-            f"checkpoint of stage '{ref.stage}': '{folder}' has no {MANIFEST}; restore it or run '{ref.stage}' again"
+            f"checkpoint of stage '{ref.stage}': '{ref.uri}' has no {MANIFEST}; restore it or run '{ref.stage}' again"
         )
     if ref.digest is not None and manifest.digest != ref.digest:
         raise CheckpointCorruptError(
-            f"checkpoint of stage '{ref.stage}': '{folder}' is {manifest.digest[:19]}, expected {ref.digest[:19]}; give the right one"
+            f"checkpoint of stage '{ref.stage}': '{ref.uri}' is {manifest.digest[:19]}, expected {ref.digest[:19]}; give the right one"
         )
-    for problem in _problems(folder, manifest):
-        raise CheckpointCorruptError(f"checkpoint of stage '{manifest.stage}': {problem}, or remove '{folder}' to have the stage run again")
     return manifest
+
+
+def damaged(stage: str, uri: str, problem: str) -> CheckpointCorruptError:
+    """`problem` names the file, what was found and expected, and what to do with it."""
+    return CheckpointCorruptError(f"checkpoint of stage '{stage}': {problem}, or remove '{uri}' to have the stage run again")
 
 
 def digest_plain_model(folder: Path) -> str:
@@ -139,10 +157,11 @@ def _hash_files(folder: Path) -> tuple[FileEntry, ...]:
 
 
 def _entry(folder: Path, path: Path) -> FileEntry:
-    return FileEntry(path=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=_sha256(path))
+    return FileEntry(path=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=sha256_of(path))
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Hex, of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -168,7 +187,7 @@ def _check(path: Path, entry: FileEntry) -> str | None:
             return f"'{path}' is missing"
         if path.stat().st_size != entry.size:
             return f"'{path}' has {path.stat().st_size} bytes, expected {entry.size}"
-        if _sha256(path) != entry.sha256:
+        if sha256_of(path) != entry.sha256:
             return f"'{path}' has another content than when it was committed (sha256 differs)"
     except OSError as error:
         return f"'{path}' cannot be read ({error.strerror})"

@@ -3,7 +3,9 @@
 PrismError                  UserError: the same attempt again would end the same way
     DataError               a data set: file, row, column
     ModelError              a model directory that does not fit its role
-    StorageError            no space, no permission
+    StorageError            no space, no permission, no such bucket, credentials that are not accepted
+        UnreachableError    ControlPlane: storage or a model hub does not answer; the same again may go well
+    GangError               NodeLost: not all Ray nodes came
     CheckpointCorruptError  CheckpointCorrupt: a checkpoint is not what its manifest says
 Stopped                     not an error: asked to stop, state saved, can go on
 """
@@ -29,7 +31,19 @@ class ModelError(PrismError):
 
 
 class StorageError(PrismError):
-    """The output folder cannot take the checkpoint."""
+    """What is read or written has no place, no permission, or is not there."""
+
+
+class UnreachableError(StorageError):
+    """What is not on this machine does not answer, after many tries."""
+
+    failure_class = FailureClass.CONTROL_PLANE
+
+
+class GangError(PrismError):
+    """Fewer Ray nodes than the stage needs."""
+
+    failure_class = FailureClass.NODE_LOST
 
 
 class CheckpointCorruptError(PrismError):

@@ -26,9 +26,6 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- range $verb := list "get" "create" "update" -}}
-{{- $found = append $found (dict "verb" $verb "group" "coordination.k8s.io" "resource" "leases" "namespace" $.Release.Namespace) -}}
-{{- end -}}
 {{- toJson $found -}}
 {{- end -}}
 

@@ -1,4 +1,6 @@
-"""A user's podTemplate laid over a pod of ours: maps merge, lists of named things merge by name, null removes, other lists replace."""
+"""A user's podTemplate laid over a pod of ours: maps merge, lists of named things merge by name, null removes, other lists replace.
+
+A volume may be mounted twice, so mounts go by their path."""
 
 from __future__ import annotations
 
@@ -43,9 +45,13 @@ def _is_named(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(item, Mapping) and "name" in item for item in value)
 
 
+def _name(item: Mapping[str, Any]) -> Any:
+    return item.get("mountPath", item["name"])
+
+
 def _merge_lists(base: list[Any], patch: list[Any]) -> list[Any]:
     """By name, in the order of the base, what is new behind it."""
-    new = {item["name"]: item for item in patch}
-    known = {item["name"] for item in base}
-    merged = [_merge(item, new[item["name"]]) if item["name"] in new else item for item in base]
-    return merged + [item for item in patch if item["name"] not in known]
+    new = {_name(item): item for item in patch}
+    known = {_name(item) for item in base}
+    merged = [_merge(item, new[_name(item)]) if _name(item) in new else item for item in base]
+    return merged + [item for name, item in new.items() if name not in known]

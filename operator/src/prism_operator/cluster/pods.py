@@ -11,13 +11,16 @@ from prism_operator.cluster.storage import Mounts, head_mounts, worker_mounts
 from prism_operator.names import HEAD_CONTAINER, WORKER_CONTAINER, job_annotation, stage_container
 from prism_operator.plan import RunPlan, StagePlan
 from prism_operator.settings import Settings
-from prism_trainer.contract.pod import JOBS_DIR, PROGRESS_PORT, RAY_ADDRESS, WORK_DIR, PodJob
+from prism_trainer.contract.pod import JOBS_DIR, PROGRESS_PORT, RAY_ADDRESS, PodJob
 
 USER = 1000
 EXIT_SECONDS = 30
 """Beyond the grace in which a stage saves: for its last words and Ray's end."""
 GPU = "nvidia.com/gpu"
 GPU_PRODUCT_LABEL = "nvidia.com/gpu.product"
+
+AWAIT_STAGES = "while grep -qs 'prism_trainer[.]pod' /proc/[0-9]*/cmdline; do sleep 0.2; done"
+"""Ray stays until the stages have saved: their workers are Ray's. The pod's grace bounds it."""
 
 RAY_ALONE = {"requests": {"cpu": "100m", "memory": "768Mi"}, "limits": {"memory": "3Gi"}}
 """Where the stage computes in its own container, Ray only keeps the gang together."""
@@ -34,7 +37,7 @@ def head_pod(plan: RunPlan, stage: StagePlan, jobs: Sequence[PodJob], cluster: s
         **_container(HEAD_CONTAINER, stage, mounts.ray, settings),
         "env": [*mounts.env, *_own_env(stage)],
         "resources": work if computes_in_ray else RAY_ALONE,
-        "lifecycle": {"preStop": {"exec": {"command": ["bash", "-c", _await_last_words(jobs)]}}},
+        "lifecycle": {"preStop": {"exec": {"command": ["bash", "-c", AWAIT_STAGES]}}},
     }
     stages = [_stage(plan, stage, job, mounts, cluster, DRIVER_ALONE if computes_in_ray else work, settings) for job in jobs]
     for waiting in stages[1:]:
@@ -102,6 +105,7 @@ def _stage(
     ]
     return {
         **_container(stage_container(job.job.stage), stage, mounts.stage, settings),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "command": ["python", "-m", "prism_trainer.pod", f"{JOBS_DIR}/{job.job.stage}.json"],
         "ports": [{"name": "progress", "containerPort": PROGRESS_PORT}] if job.after is None else [],
         "env": env,
@@ -131,9 +135,3 @@ def _work(stage: StagePlan) -> dict[str, Any]:
     if resources.gpus_per_node:
         limits[GPU] = str(resources.gpus_per_node)
     return {"requests": requests, "limits": limits} if limits else {"requests": requests}
-
-
-def _await_last_words(jobs: Sequence[PodJob]) -> str:
-    """Ray stays until the stages have saved: their workers are Ray's. The pod's grace bounds it."""
-    files = " && ".join(f"[ -e {WORK_DIR}/results/{job.job.stage}.json ]" for job in jobs)
-    return f"until {files}; do sleep 0.2; done"

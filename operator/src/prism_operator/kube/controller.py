@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -11,10 +12,11 @@ from prism_operator import reasons
 from prism_operator.api import PrismRunStatus
 from prism_operator.errors import PrismError
 from prism_operator.kube import metrics, telling
-from prism_operator.kube.door import Door
+from prism_operator.kube.door import RUNS, Door
 from prism_operator.kube.inventory import Inventory, RunKey
 from prism_operator.kube.workqueue import WorkQueue
 from prism_operator.kube.world import KubeWorld, StaleError
+from prism_operator.names import PLURAL
 from prism_operator.parse import read_status
 from prism_operator.reconcile import Pass, reconcile
 from prism_operator.settings import Settings
@@ -25,6 +27,10 @@ RECOUNT_SECONDS = 300.0
 """How long the watches are trusted about a run's clusters and pods."""
 
 
+OVERDUE_SECONDS = 5.0
+"""Before something that is due, and was done, and has not shown an effect yet, is done again."""
+
+
 @dataclass
 class Controller:
     """Everything a pass needs. Nothing a decision depends on is kept here."""
@@ -32,9 +38,14 @@ class Controller:
     door: Door
     settings: Settings
     inventory: Inventory = field(default_factory=Inventory)
-    queue: WorkQueue[RunKey] = field(default_factory=lambda: WorkQueue(time.monotonic))
+    clock: Callable[[], float] = time.monotonic
+    time_of_day: Callable[[], datetime] = lambda: datetime.now(UTC)
+    queue: WorkQueue[RunKey] = field(init=False)
     _counted: dict[RunKey, float] = field(default_factory=dict)
     _told: dict[RunKey, PrismRunStatus] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.queue = WorkQueue(self.clock)
 
     async def handle(self, key: RunKey, waited: float) -> bool:
         """Whether the pass succeeded; a failed one is tried again later and later."""
@@ -62,18 +73,20 @@ class Controller:
         if raw is None:
             self._forget(key)
             return
-        world = KubeWorld(self.door, self.inventory, self.settings, raw, datetime.now(UTC))
+        world = KubeWorld(self.door, self.inventory, self.settings, raw, self.time_of_day())
         await self._recount(world)
-        before = read_status(raw)
+        before, unheard = read_status(raw), self.inventory.unheard(key)
         try:
             done = await reconcile(raw, world, world.now)
         except StaleError:
             if not await world.refresh():
                 self.inventory.drop_run(key)
             raise
+        if done.decision is not None:
+            self.inventory.hear(key, unheard)
         if self.inventory.children(key)[0]:
             await world.hold()
-        telling.measure(key, self._told.get(key, before), done.status)
+        telling.measure(key, self._told.get(key, before), done.status, world.now)
         self._told[key] = done.status
         await telling.tell(self.door, world.raw, before, done.status, world.now)
         self._arrange(key, world, done)
@@ -82,23 +95,37 @@ class Controller:
         clusters, pods = self.inventory.children(world.key)
         if not clusters and not pods:
             self._counted.pop(world.key, None)
-        elif time.monotonic() - self._counted.setdefault(world.key, time.monotonic()) > RECOUNT_SECONDS:
+        elif self.clock() - self._counted.setdefault(world.key, self.clock()) > RECOUNT_SECONDS:
             await world.recount()
-            self._counted[world.key] = time.monotonic()
+            self._counted[world.key] = self.clock()
 
     def _arrange(self, key: RunKey, world: KubeWorld, done: Pass) -> None:
         """When to look again, if nothing happens before."""
         clusters, pods = self.inventory.children(key)
         if clusters or pods:
-            self.queue.add_at(key, time.monotonic() + RECOUNT_SECONDS + 1)
+            self.queue.add_at(key, self.clock() + RECOUNT_SECONDS + 1)
         wake_at = done.decision.wake_at if done.decision else None
         if wake_at is not None:
-            self.queue.add_at(key, time.monotonic() + max(0.0, (wake_at - world.now).total_seconds()))
+            delay = (wake_at - world.now).total_seconds()
+            self.queue.add_at(key, self.clock() + (delay if delay > 0 else OVERDUE_SECONDS))
         elif done.status.is_true(reasons.FINISHED) and not clusters and not pods and "deletionTimestamp" not in world.raw["metadata"]:
             self.inventory.settle_run(key)
             self._told.pop(key, None)
 
+    async def look_for(self, key: RunKey) -> None:
+        """Ask whether a run is still there, and forget it where it is not."""
+        try:
+            there = await self.door.get(RUNS, key.namespace, PLURAL, key.name)
+        except PrismError as error:
+            logger.warning("%s/%s: %s", *key, error)
+            return
+        if there is None:
+            self.inventory.drop_run(key)
+            self.queue.add(key)
+
     def _forget(self, key: RunKey) -> None:
-        telling.forget(key, self._told.pop(key, None))
+        told = self._told.pop(key, None)
+        if not self.inventory.knows(key):  # else it is settled, and still there
+            telling.forget(key, told)
         self._counted.pop(key, None)
         self.queue.forget(key)

@@ -11,6 +11,7 @@ import kopf
 from prism_operator.kube import metrics
 from prism_operator.kube.controller import Controller
 from prism_operator.kube.inventory import RunKey, key_of
+from prism_operator.kube.unstored import NoDiffs, NoProgress
 from prism_operator.names import GROUP, PLURAL, RUN_LABEL, VERSION
 from prism_operator.settings import Settings
 
@@ -33,7 +34,7 @@ def make_registry(controller: Controller) -> kopf.OperatorRegistry:
         _note(PLURAL)
         raw = event["object"]
         if event["type"] == "DELETED":
-            inventory.drop_run(key_of(raw))
+            inventory.end_run(raw)
             controller.queue.add(key_of(raw))
         elif inventory.put_run(raw):
             controller.queue.add(key_of(raw))
@@ -55,15 +56,22 @@ def _watch_children(
     put: Callable[[Any], RunKey | None],
     drop: Callable[[Any], RunKey | None],
 ) -> None:
+    news: dict[str, RunKey] = {}
+
     @kopf.index(*resource, id=f"index-{resource[2]}", registry=registry)
     async def on_listed(body: Any, **_: Any) -> dict[str, str]:
-        put(dict(body))
+        raw = dict(body)
+        key = put(raw)
+        if key is not None:
+            news[raw["metadata"]["uid"]] = key
         return {}
 
     @kopf.on.event(*resource, id=f"watch-{resource[2]}", registry=registry)
     async def on_child(event: Any, **_: Any) -> None:
+        """Comes after the index has taken the object in, and not before everything has been listed once."""
         _note(resource[2])
-        key = drop(event["object"]) if event["type"] == "DELETED" else put(event["object"])
+        gone = event["type"] == "DELETED"
+        key = drop(event["object"]) if gone else news.pop(event["object"]["metadata"]["uid"], None)
         if key is not None:
             controller.queue.add(key)
 
@@ -78,6 +86,8 @@ def make_kopf_settings(settings: Settings) -> kopf.OperatorSettings:
     configured.watching.server_timeout = SERVER_WATCH_SECONDS
     configured.watching.client_timeout = CLIENT_WATCH_SECONDS
     configured.queueing.idle_timeout = 1.0
+    configured.persistence.diffbase_storage = NoDiffs()
+    configured.persistence.progress_storage = NoProgress()
     configured.watching.label_selectors["rayclusters.ray.io"] = RUN_LABEL
     configured.watching.label_selectors["pods"] = RUN_LABEL
     return configured

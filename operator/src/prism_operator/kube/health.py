@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
@@ -28,7 +29,10 @@ class Health:
     """Read by the probes."""
 
     ready: asyncio.Event
-    behind_since: float | None = None
+    behind: dict[RunKey, tuple[int, float]] = field(default_factory=dict)
+    """By run: the version that is missing here, and since when."""
+    deaf: bool = False
+    """A version was missing in one comparison and still is in a later one."""
     stopped: str = ""
     """Name of a part of the operator that ended."""
 
@@ -36,9 +40,16 @@ class Health:
         """Empty while all is well."""
         if self.stopped:
             return f"{self.stopped} has stopped"
-        if self.behind_since is not None and time.monotonic() - self.behind_since > BEHIND_SECONDS:
+        if self.deaf:
             return f"the watch of {PLURAL} does not tell what the API server has"
         return ""
+
+    def compare(self, listed: Mapping[RunKey, int], known: Callable[[RunKey], int], now: float) -> None:
+        """A busy watch is always a little behind; a dead one never tells of the same version."""
+        late = {key: version for key, version in listed.items() if known(key) < version}
+        before = {key: missing for key, missing in self.behind.items() if key in late and known(key) < missing[0]}
+        self.behind = {key: before.get(key, (version, now)) for key, version in late.items()}
+        self.deaf = any(now - since >= BEHIND_SECONDS for _, since in self.behind.values())
 
 
 async def serve(health: Health, port: int) -> web.AppRunner:
@@ -63,17 +74,16 @@ async def serve(health: Health, port: int) -> web.AppRunner:
 async def keep_comparing(controller: Controller, health: Health, every: float = COMPARE_SECONDS) -> None:
     """A silent watch looks like a quiet cluster, so now and then the versions are compared with a listing."""
     while True:
-        await asyncio.sleep(BEHIND_SECONDS if health.behind_since else every)
+        await asyncio.sleep(BEHIND_SECONDS if health.behind else every)
+        before = controller.inventory.runs()
         try:
             listed = await controller.door.versions(controller.settings.watch_namespaces)
         except ClusterError as error:
             logger.warning("the watch cannot be checked: %s", error)
             continue
-        missing = [key for key, version in listed.items() if controller.inventory.version(RunKey(*key)) < version]
-        if not missing:
-            health.behind_since = None
-        elif health.behind_since is None:
-            health.behind_since = time.monotonic()
+        health.compare({RunKey(*key): version for key, version in listed.items()}, controller.inventory.version, time.monotonic())
+        for key in [key for key in before if key not in listed]:  # its end came while the watch was away
+            await controller.look_for(key)
 
 
 async def keep_measuring_lag() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from prism_operator.kube.facts import ClusterFacts, PodFacts, cluster_facts, pod_facts
@@ -22,10 +22,17 @@ class RunKey(NamedTuple):
     name: str
 
 
+MAX_ENDED = 10_000
+"""Objects whose end is remembered, so that an older event, or an answer that comes late, does not bring them back."""
+UNORDERED = 2**63
+
+
 @dataclass
 class _Children:
     clusters: dict[str, ClusterFacts] = field(default_factory=dict)
     pods: dict[str, PodFacts] = field(default_factory=dict)
+    gone: dict[str, PodFacts] = field(default_factory=dict)
+    """Head pods that are gone and left a word no pass has heard yet."""
 
 
 @dataclass
@@ -38,14 +45,15 @@ class Inventory:
     _children: dict[RunKey, _Children] = field(default_factory=dict)
     _child_versions: dict[str, int] = field(default_factory=dict)
     """By uid."""
+    _ended: dict[str, None] = field(default_factory=dict)
+    """Uids, oldest first."""
     progress: dict[str, Progress] = field(default_factory=dict)
     """Of live attempts, by `namespace/cluster`; what the pods said when they were last asked."""
 
     def put_run(self, raw: Mapping[str, Any]) -> bool:
         """Whether it is news: an echo of our own write, or something older, is not."""
         key, uid, version = key_of(raw), str(raw["metadata"]["uid"]), _version(raw)
-        known = self._versions.get(key)
-        if known is not None and known[0] == uid and version <= known[1]:
+        if uid in self._ended or self.version(key) >= version != UNORDERED:
             return False
         self._versions[key] = uid, version
         self._runs[key] = _compact(raw)
@@ -58,24 +66,36 @@ class Inventory:
     def drop_run(self, key: RunKey) -> None:
         """It is gone."""
         self._runs.pop(key, None)
-        self._versions.pop(key, None)
+        known = self._versions.pop(key, None)
+        if known is not None:
+            self._end(known[0])
+
+    def end_run(self, raw: Mapping[str, Any]) -> None:
+        """A watch says that it is gone; another of its name may be there already."""
+        self._end(str(raw["metadata"]["uid"]))
+        if self._versions.get(key_of(raw), ("", -1))[0] == raw["metadata"]["uid"]:
+            self.drop_run(key_of(raw))
 
     def run(self, key: RunKey) -> dict[str, Any] | None:
         """A fresh copy; None for one that is gone or settled."""
         stored = self._runs.get(key)
         return json.loads(stored) if stored else None
 
+    def knows(self, key: RunKey) -> bool:
+        """Also of one that is settled."""
+        return key in self._versions
+
     def runs(self) -> list[RunKey]:
         """All that are known."""
         return list(self._runs)
 
     def put_cluster(self, raw: Mapping[str, Any]) -> RunKey | None:
-        """The run it belongs to; none for one that is not ours."""
+        """The run to look at; none for one that is not ours, and for what changes none of the facts: KubeRay writes a status often."""
         facts = cluster_facts(raw)
         return self._put(raw, facts, lambda children: children.clusters, facts.run) if facts else None
 
     def put_pod(self, raw: Mapping[str, Any]) -> RunKey | None:
-        """The run it belongs to; none for one that is not ours."""
+        """The run to look at; none for one that is not ours, and for what changes none of the facts."""
         facts = pod_facts(raw)
         run = (raw["metadata"].get("labels") or {}).get(RUN_LABEL)
         return self._put(raw, facts, lambda children: children.pods, run) if facts and run else None
@@ -85,13 +105,29 @@ class Inventory:
         return self._drop(raw, lambda children: children.clusters)
 
     def drop_pod(self, raw: Mapping[str, Any]) -> RunKey | None:
-        """It is gone."""
-        return self._drop(raw, lambda children: children.pods)
+        """It is gone. A head's last words may come with the very event that says so: they wait for the next pass."""
+        key, facts = self._drop(raw, lambda children: children.pods), pod_facts(raw)
+        if key and facts and facts.is_head and any(container.state == "terminated" for container in facts.containers.values()):
+            self._children.setdefault(key, _Children()).gone[facts.uid] = replace(facts, gone=True)
+        return key
 
     def children(self, key: RunKey) -> tuple[list[ClusterFacts], list[PodFacts]]:
-        """RayClusters and pods of a run."""
+        """RayClusters and pods of a run, and pods that are gone and not heard yet."""
         children = self._children.get(key)
-        return (list(children.clusters.values()), list(children.pods.values())) if children else ([], [])
+        return (list(children.clusters.values()), [*children.pods.values(), *children.gone.values()]) if children else ([], [])
+
+    def unheard(self, key: RunKey) -> tuple[str, ...]:
+        """Uids of the pods that are gone and not heard yet."""
+        children = self._children.get(key)
+        return tuple(children.gone) if children else ()
+
+    def hear(self, key: RunKey, uids: tuple[str, ...]) -> None:
+        """A pass has written down what they said."""
+        children = self._children.get(key)
+        if children is not None:
+            for uid in uids:
+                children.gone.pop(uid, None)
+            self._tidy(key)
 
     def running(self) -> Iterator[tuple[RunKey, ClusterFacts, PodFacts]]:
         """Every attempt whose stage runs, with its head pod."""
@@ -108,40 +144,63 @@ class Inventory:
         """Of the object as it was last seen; -1 for one that never was."""
         return self._versions.get(key, ("", -1))[1]
 
-    def replace_children(self, key: RunKey, clusters: list[dict[str, Any]], pods: list[dict[str, Any]]) -> None:
-        """As a fresh listing has them: an object whose end no watch told of is dropped."""
+    def uids(self, key: RunKey) -> frozenset[str]:
+        """Of a run's RayClusters and pods."""
         children = self._children.get(key, _Children())
-        for mapping, listed in ((children.clusters, clusters), (children.pods, pods)):
-            names = {raw["metadata"]["name"] for raw in listed}
-            for name in [name for name in mapping if name not in names]:
-                del mapping[name]
+        return frozenset(cluster.uid for cluster in children.clusters.values()) | frozenset(pod.uid for pod in children.pods.values())
+
+    def replace_children(self, key: RunKey, known: frozenset[str], clusters: list[dict[str, Any]], pods: list[dict[str, Any]]) -> None:
+        """As a fresh listing has them: what was `known` before it was asked for and is not in it has ended, and no watch told of it."""
+        children = self._children.get(key, _Children())
+        parts: list[tuple[dict[str, Any], list[dict[str, Any]]]] = [(children.clusters, clusters), (children.pods, pods)]
+        for mapping, listed in parts:
+            there = {raw["metadata"]["uid"] for raw in listed}
+            for name in [name for name, facts in list(mapping.items()) if facts.uid in known - there]:
+                self._end(mapping.pop(name).uid)
+        self._tidy(key)
         for raw in clusters:
             self.put_cluster(raw)
         for raw in pods:
             self.put_pod(raw)
 
-    def _put(self, raw: Mapping[str, Any], facts: Any, part: Callable[[_Children], dict[str, Any]], run: str) -> RunKey:
-        metadata = raw["metadata"]
+    def _put(self, raw: Mapping[str, Any], facts: Any, part: Callable[[_Children], dict[str, Any]], run: str) -> RunKey | None:
+        """A version that is known came as an answer to some pass, which may have looked before: so it is news when the watch tells it."""
+        metadata, version = raw["metadata"], _version(raw)
+        known = self._child_versions.get(metadata["uid"], -1)
+        if metadata["uid"] in self._ended or version < known:
+            return None
         key = RunKey(metadata["namespace"], run)
-        if _version(raw) >= self._child_versions.get(metadata["uid"], -1):
-            self._child_versions[metadata["uid"]] = _version(raw)
-            part(self._children.setdefault(key, _Children()))[metadata["name"]] = facts
-        return key
+        place = part(self._children.setdefault(key, _Children()))
+        is_news = version == known or place.get(metadata["name"]) != facts
+        self._child_versions[metadata["uid"]] = version
+        place[metadata["name"]] = facts
+        return key if is_news else None
 
     def _drop(self, raw: Mapping[str, Any], part: Callable[[_Children], dict[str, Any]]) -> RunKey | None:
         metadata = raw["metadata"]
-        self._child_versions.pop(metadata["uid"], None)
+        self._end(metadata["uid"])
         run = (metadata.get("labels") or {}).get(RUN_LABEL)
         if not run:
             return None
         key = RunKey(metadata["namespace"], run)
         children = self._children.get(key)
-        if children is not None:
-            part(children).pop(metadata["name"], None)
+        known: ClusterFacts | PodFacts | None = part(children).get(metadata["name"]) if children else None
+        if children is not None and known is not None and known.uid == metadata["uid"]:
+            del part(children)[metadata["name"]]
             self.progress.pop(f"{metadata['namespace']}/{metadata['name']}", None)
-            if not children.clusters and not children.pods:
-                del self._children[key]
+            self._tidy(key)
         return key
+
+    def _tidy(self, key: RunKey) -> None:
+        children = self._children.get(key)
+        if children is not None and not (children.clusters or children.pods or children.gone):
+            del self._children[key]
+
+    def _end(self, uid: str) -> None:
+        self._child_versions.pop(uid, None)
+        self._ended[uid] = None
+        if len(self._ended) > MAX_ENDED:
+            del self._ended[next(iter(self._ended))]
 
 
 def key_of(raw: Mapping[str, Any]) -> RunKey:
@@ -152,7 +211,7 @@ def key_of(raw: Mapping[str, Any]) -> RunKey:
 def _version(raw: Mapping[str, Any]) -> int:
     """Versions of one kind in one cluster are numbers that grow; where they were not, everything would be news."""
     version = str(raw["metadata"].get("resourceVersion", ""))
-    return int(version) if version.isdecimal() else 2**63
+    return int(version) if version.isdecimal() else UNORDERED
 
 
 def _compact(raw: Mapping[str, Any]) -> bytes:

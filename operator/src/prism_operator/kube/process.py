@@ -11,6 +11,7 @@ from typing import Any
 
 import kopf
 import prometheus_client
+from kopf._core.engines.peering import Identity  # not public, but a parameter of kopf.operator
 
 from prism_operator.kube import health, progress
 from prism_operator.kube.controller import Controller
@@ -72,6 +73,7 @@ async def _watch(controller: Controller, state: health.Health) -> None:
         clusterwide=not namespaces,
         namespaces=namespaces,
         standalone=True,
+        identity=Identity("prism-operator"),  # else kopf asks for the name of a user that a container may not have
         ready_flag=state.ready,
     )
 

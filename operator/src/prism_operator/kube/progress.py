@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from datetime import UTC, datetime
 
 import aiohttp
 from pydantic import ValidationError
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from prism_operator.kube import metrics
 from prism_operator.kube.controller import Controller
 from prism_operator.kube.inventory import RunKey
+from prism_operator.timestamps import format_exact
 from prism_trainer.contract.pod import PROGRESS_PORT
 from prism_trainer.contract.report import Progress
 
@@ -28,15 +30,17 @@ REFRESH_SECONDS = 300.0
 async def keep_asking(controller: Controller) -> None:
     """For ever. All stages are asked in one round, and a round begins at most every `progress_seconds`."""
     slots = asyncio.Semaphore(MAX_AT_ONCE)
-    shown_at: dict[str, float] = {}
+    shown: dict[str, tuple[Progress, float]] = {}
+    """What was worth a pass, and when."""
     async with aiohttp.ClientSession(timeout=TIMEOUT) as session:
         while True:
             await asyncio.sleep(controller.settings.progress_seconds)
             running = list(controller.inventory.running())
-            shown_at = {name: at for name, at in shown_at.items() if name in {f"{key.namespace}/{c.name}" for key, c, _ in running}}
+            names = {f"{key.namespace}/{cluster.name}" for key, cluster, _ in running}
+            shown = {name: last for name, last in shown.items() if name in names}
             async with asyncio.TaskGroup() as round_:
                 for key, cluster, head in running:
-                    round_.create_task(_ask(controller, session, slots, key, cluster.name, head.address, shown_at))
+                    round_.create_task(_ask(controller, session, slots, key, cluster.name, head.address, shown))
 
 
 async def _ask(
@@ -46,7 +50,7 @@ async def _ask(
     key: RunKey,
     cluster: str,
     address: str,
-    shown_at: dict[str, float],
+    shown: dict[str, tuple[Progress, float]],
 ) -> None:
     name = f"{key.namespace}/{cluster}"
     async with slots:
@@ -54,10 +58,10 @@ async def _ask(
     metrics.PROGRESS_REQUESTS.labels("answered" if told else "silent").inc()
     if told is None:
         return
-    before = controller.inventory.progress.get(name)
-    if before is None or is_news(before, told) or time.monotonic() - shown_at.get(name, 0.0) > REFRESH_SECONDS:
-        controller.inventory.progress[name] = told
-        shown_at[name] = time.monotonic()
+    before = shown.get(name)
+    controller.inventory.progress[name] = told  # always: a sign of work that is kept back looks like a hang
+    if before is None or is_news(before[0], told) or time.monotonic() - before[1] > REFRESH_SECONDS:
+        shown[name] = told, time.monotonic()
         controller.queue.add(key)
 
 
@@ -65,10 +69,22 @@ async def _fetch(session: aiohttp.ClientSession, address: str) -> Progress | Non
     host = f"[{address}]" if ":" in address else address
     try:
         async with session.get(f"http://{host}:{PROGRESS_PORT}/progress") as response:
-            return Progress.model_validate_json(await response.content.read(MAX_BODY)) if response.status == 200 else None
+            if response.status != 200:
+                return None
+            told = Progress.model_validate_json(await _body(response))
+            return told.model_copy(update={"updated_at": format_exact(datetime.now(UTC))})  # when it was heard
     except (aiohttp.ClientError, TimeoutError, OSError, ValidationError, ValueError) as error:
         logger.debug("%s: no progress: %r", address, error)
         return None
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    body = b""
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise ValueError(f"more than {MAX_BODY} bytes")
+    return body
 
 
 def is_news(before: Progress, told: Progress) -> bool:

@@ -12,7 +12,7 @@ from prism_operator.errors import ClusterError
 from prism_operator.kube import metrics
 from prism_operator.kube.door import CORE, Door
 from prism_operator.kube.inventory import RunKey
-from prism_operator.kube.transitions import ended_attempts, events_between
+from prism_operator.kube.transitions import begun_attempts, ended_attempts, events_between
 from prism_operator.names import FIELD_MANAGER
 from prism_operator.timestamps import format_time, parse_time
 
@@ -49,8 +49,10 @@ async def tell(door: Door, raw: dict[str, Any], before: PrismRunStatus | None, a
             logger.info("event %s of %s/%s is not told: %s", event.reason, metadata["namespace"], metadata["name"], error)
 
 
-def measure(key: RunKey, before: PrismRunStatus | None, after: PrismRunStatus) -> None:
+def measure(key: RunKey, before: PrismRunStatus | None, after: PrismRunStatus, now: datetime) -> None:
     """The numbers of one pass."""
+    for created in begun_attempts(before, after):
+        metrics.QUEUE_WAIT.observe(max(0.0, (now - created).total_seconds()))
     for ended in ended_attempts(before, after):
         attempt = ended.attempt
         metrics.ATTEMPTS.labels(ended.stage, attempt.failure_class or "").inc()
@@ -76,15 +78,20 @@ def forget(key: RunKey, last: PrismRunStatus | None) -> None:
     """The run is gone: so are its series."""
     if last is not None:
         _clear(key, last)
-        for stage in last.stages:
-            _remove(metrics.STAGE_PROGRESS, *key, stage.name)
-            _remove(metrics.STAGE_ATTEMPT, *key, stage.name)
+        return
+    for gauge in (metrics.RUN_INFO, metrics.RUN_CONDITION, metrics.STAGE_PROGRESS, metrics.STAGE_ATTEMPT):
+        for family in list(gauge.collect()):
+            for labels in [s.labels for s in family.samples if (s.labels["namespace"], s.labels["name"]) == key]:
+                _remove(gauge, *labels.values())
 
 
 def _clear(key: RunKey, status: PrismRunStatus) -> None:
     _remove(metrics.RUN_INFO, *key, status.stage, status.summary)
     for condition in status.conditions:
         _remove(metrics.RUN_CONDITION, *key, condition.type, condition.status)
+    for stage in status.stages:
+        _remove(metrics.STAGE_PROGRESS, *key, stage.name)
+        _remove(metrics.STAGE_ATTEMPT, *key, stage.name)
 
 
 def _remove(gauge: Any, *labels: str) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 from prism_operator import reasons
 from prism_operator.api import AttemptStatus, PrismRunStatus
 from prism_operator.children import Outcome
+from prism_operator.timestamps import parse_time
 from prism_trainer.contract.report import FailureClass
 
 EVENT_OF_CLASS = {
@@ -45,6 +47,15 @@ def ended_attempts(before: PrismRunStatus | None, after: PrismRunStatus) -> Iter
         for attempt in stage.attempts:
             if attempt.outcome != Outcome.RUNNING and (stage.name, attempt.number) not in known:
                 yield EndedAttempt(stage.name, attempt)
+
+
+def begun_attempts(before: PrismRunStatus | None, after: PrismRunStatus) -> Iterator[datetime]:
+    """When the attempts were created whose stages have begun since: their pods and gangs are there."""
+    waited = {(s.name, a.number) for s in (before.stages if before else ()) if s.state == "Pending" for a in s.attempts}
+    for stage in after.stages:
+        created = parse_time(stage.attempts[-1].started_at) if stage.attempts else None
+        if created is not None and stage.state == "Running" and (stage.name, stage.attempts[-1].number) in waited:
+            yield created
 
 
 def events_between(before: PrismRunStatus | None, after: PrismRunStatus) -> list[RunEvent]:

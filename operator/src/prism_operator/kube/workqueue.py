@@ -13,6 +13,8 @@ Key = TypeVar("Key", bound=Hashable)
 
 FIRST_DELAY_SECONDS = 0.2
 MAX_DELAY_SECONDS = 60.0
+MAX_DOUBLINGS = 16
+"""A key may fail for days."""
 
 
 class WorkQueue(Generic[Key]):
@@ -77,7 +79,7 @@ class WorkQueue(Generic[Key]):
         delay = None
         if failed:
             self._failures[key] = self._failures.get(key, 0) + 1
-            delay = min(FIRST_DELAY_SECONDS * 2 ** (self._failures[key] - 1), MAX_DELAY_SECONDS)
+            delay = min(FIRST_DELAY_SECONDS * 2 ** min(self._failures[key] - 1, MAX_DOUBLINGS), MAX_DELAY_SECONDS)
             self.add_at(key, self._clock() + delay)
         else:
             self._failures.pop(key, None)

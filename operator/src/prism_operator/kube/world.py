@@ -19,6 +19,7 @@ from prism_operator.names import FINALIZER, PLURAL, RUN_LABEL, cluster_name
 from prism_operator.parse import read_status
 from prism_operator.plan import RunPlan, Site, StagePlan, make_plan
 from prism_operator.problems import Problem
+from prism_operator.reasons import ACCEPTED
 from prism_operator.settings import Settings
 from prism_operator.timestamps import parse_time
 from prism_trainer.contract.checkpoint import CheckpointRef
@@ -51,15 +52,25 @@ class KubeWorld:
         site = survey(run)
         previous = read_status(self.raw)
         patched = [i for i, stage in enumerate(run.spec.stages) if stage.pod_template or run.spec.pod_template]
-        if patched and (previous is None or previous.observed_generation != run.metadata.generation):
+        accepted = previous is not None and previous.observed_generation == run.metadata.generation and previous.is_true(ACCEPTED)
+        if patched and not accepted:
             await self._try_out(run, site, patched)
         return site
 
     async def list_children(self, plan: RunPlan) -> Children:
-        """As the watches tell, with what the status remembers."""
+        """As the watches tell, with what the status remembers. Nothing is lost on the word of a watch alone: one may be behind another."""
+        children = self._children(plan)
+        if any(record.loss is not None and record.settled is None for record in children.attempts):
+            await self.recount()
+            children = self._children(plan)
+        return children
+
+    def _children(self, plan: RunPlan) -> Children:
         previous = read_status(self.raw)
         clusters, pods = self.inventory.children(self.key)
         own = [cluster for cluster in clusters if cluster.owner_uid == plan.owner.uid]
+        foreign = {cluster.uid for cluster in clusters} - {cluster.uid for cluster in own}
+        pods = [pod for pod in pods if pod.owner_uid not in foreign]
         since = parse_time(previous.started_at if previous else None) or parse_time(plan.owner.creation_timestamp) or self.now
         wishes = Wishes(since=since, deleted=self._is_deleted)
         progress = {cluster.name: told for cluster in own if (told := self.inventory.progress.get(f"{self.key.namespace}/{cluster.name}"))}
@@ -79,13 +90,23 @@ class KubeWorld:
         """The pods get SIGTERM and their grace. Pods that should be gone long ago are taken out of the books."""
         name = stop.cluster or cluster_name(self.key.name, stop.stage, stop.number)
         if stop.kill:
-            for pod in [pod for pod in self.inventory.children(self.key)[1] if pod.cluster == name]:
-                await self.door.delete(CORE, self.key.namespace, PODS, pod.name, grace_seconds=0)
-        await self.door.delete(CLUSTERS, self.key.namespace, RAY_CLUSTERS, name)
+            for pod in [pod for pod in self.inventory.children(self.key)[1] if pod.cluster == name and not pod.gone]:
+                await self.door.delete(CORE, self.key.namespace, PODS, pod.name, uid=pod.uid, grace_seconds=0)
+        await self._delete_cluster(name)
 
     async def release(self, ended: AttemptRecord) -> None:
         """Its outcome is in the status by now."""
-        await self.door.delete(CLUSTERS, self.key.namespace, RAY_CLUSTERS, ended.cluster)
+        await self._delete_cluster(ended.cluster)
+
+    async def _delete_cluster(self, name: str) -> None:
+        """The one that was looked at, and no other of its name; one that is on its way out already is left to go."""
+        clusters, pods = self.inventory.children(self.key)
+        known = next((cluster for cluster in clusters if cluster.name == name), None)
+        if known is not None and known.deleting is None and known.owner_uid == self.raw["metadata"]["uid"]:
+            await self.door.delete(CLUSTERS, self.key.namespace, RAY_CLUSTERS, name, uid=known.uid)
+        if known is None:
+            for pod in [pod for pod in pods if pod.cluster == name and pod.deleting is None and not pod.gone]:
+                await self.door.delete(CORE, self.key.namespace, PODS, pod.name, uid=pod.uid)
 
     async def delete(self, uri: str) -> None:
         """Only stages have the storage; they clean up."""
@@ -93,6 +114,7 @@ class KubeWorld:
     async def start(self, plan: RunPlan, start: StartAttempt) -> None:
         """Under a name that only this attempt has, so that a second try, or a second operator, finds it taken."""
         await self._refuse_stale()
+        await self._refuse_blind()
         body = make_ray_cluster(plan, start, self.settings)
         try:
             self.inventory.put_cluster(await self.door.create(CLUSTERS, self.key.namespace, RAY_CLUSTERS, body))
@@ -116,6 +138,17 @@ class KubeWorld:
         if FINALIZER in finalizers:
             await self._set_finalizers([name for name in finalizers if name != FINALIZER])
 
+    async def abandon(self) -> None:
+        """Deleting needs no plan, and must not wait for a spec to be corrected."""
+        if not self._is_deleted:
+            return
+        clusters, pods = self.inventory.children(self.key)
+        own = [cluster for cluster in clusters if cluster.owner_uid == self.raw["metadata"]["uid"]]
+        for cluster in own:
+            await self._delete_cluster(cluster.name)
+        if not own and all(pod.gone for pod in pods):
+            await self.let_go()
+
     async def expire(self) -> None:
         """Its time after the end has passed."""
         await self.door.delete(RUNS, self.key.namespace, PLURAL, self.key.name, uid=self.raw["metadata"]["uid"])
@@ -123,9 +156,10 @@ class KubeWorld:
     async def recount(self) -> None:
         """Ask instead of trusting the watches, which do not tell of what went while they were away."""
         selector = f"{RUN_LABEL}={self.key.name}"
+        known = self.inventory.uids(self.key)
         clusters = await self.door.list(CLUSTERS, self.key.namespace, RAY_CLUSTERS, selector)
         pods = await self.door.list(CORE, self.key.namespace, PODS, selector)
-        self.inventory.replace_children(self.key, clusters, pods)
+        self.inventory.replace_children(self.key, known, clusters, pods)
 
     async def refresh(self) -> bool:
         """Read the object anew; False where it is gone."""
@@ -160,6 +194,15 @@ class KubeWorld:
         if current["metadata"]["resourceVersion"] != known["resourceVersion"]:
             self._take(current)
             raise StaleError(f"PrismRun {self.key.namespace}/{self.key.name} changed while it was looked at")
+
+    async def _refuse_blind(self) -> None:
+        """Nor a pass that does not know all that is there; a first attempt has nothing beside it."""
+        previous, known = read_status(self.raw), self.inventory.uids(self.key)
+        if previous is None or not any(stage.attempts for stage in previous.stages):
+            return
+        await self.recount()
+        if self.inventory.uids(self.key) - known:
+            raise StaleError(f"PrismRun {self.key.namespace}/{self.key.name} has clusters or pods that were not known")
 
     async def _adopt(self, name: str, plan: RunPlan) -> None:
         """The name is taken: by an earlier try of ours, or by somebody else's object, which is left alone."""

@@ -100,6 +100,9 @@ class LocalWorld:
     async def let_go(self) -> None:
         """A file is deleted by whoever owns it."""
 
+    async def abandon(self) -> None:
+        """No object, no deletion."""
+
     async def expire(self) -> None:
         """Refused by the survey."""
 

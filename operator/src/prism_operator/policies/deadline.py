@@ -29,11 +29,13 @@ SUPERVISED_SECONDS = 120
 def hang_deadline(deadlines: StageDeadlines, attempt: AttemptRecord) -> datetime | None:
     """When silence becomes a hang: from the last sign of work, or from the start where there was none yet.
 
-    On a cluster silence may only mean that there is no way to the pod, so there a hang needs a heartbeat that tells of none.
+    On a cluster silence may only mean that there is no way to the pod, so there a hang needs a heartbeat that itself tells of none.
     """
     told = parse_time(attempt.progress.advanced_at) if attempt.progress else None
     if attempt.cluster:
-        return told + timedelta(seconds=deadlines.progress_seconds + SUPERVISED_SECONDS) if told else None
+        heard = parse_time(attempt.progress.updated_at) if attempt.progress else None
+        silent = told and heard and heard - told >= timedelta(seconds=deadlines.progress_seconds)
+        return told + timedelta(seconds=deadlines.progress_seconds + SUPERVISED_SECONDS) if told and silent else None
     known = [sign for sign in (attempt.started_at, told) if sign]
     return max(known) + timedelta(seconds=deadlines.progress_seconds) if known else None
 
@@ -41,11 +43,12 @@ def hang_deadline(deadlines: StageDeadlines, attempt: AttemptRecord) -> datetime
 def start_deadline(deadlines: StageDeadlines, attempt: AttemptRecord) -> datetime | None:
     """When an attempt whose stage has not begun should have."""
     waits = attempt.pending is not None and not attempt.pending.queued
-    return attempt.started_at + timedelta(seconds=deadlines.start_seconds) if waits and attempt.started_at else None
+    since = attempt.waiting_since or attempt.started_at
+    return since + timedelta(seconds=deadlines.start_seconds) if waits and since else None
 
 
 def queue_deadline(deadlines: Deadlines, attempt: AttemptRecord) -> datetime | None:
-    """When an attempt that waits for admission should have been admitted."""
+    """When an attempt that waits for admission should have been admitted, counted from its creation."""
     waits = attempt.pending is not None and attempt.pending.queued and deadlines.queue_seconds
     return attempt.started_at + timedelta(seconds=deadlines.queue_seconds or 0) if waits and attempt.started_at else None
 

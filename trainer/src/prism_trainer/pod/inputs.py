@@ -1,0 +1,73 @@
+"""Everything the trainer reads, brought to local paths: checkpoints, plain models, Hugging Face ids, data files."""
+
+from __future__ import annotations
+
+import logging
+import posixpath
+from pathlib import Path
+
+from prism_trainer.checkpoints import read_manifest
+from prism_trainer.contract.checkpoint import CheckpointRef
+from prism_trainer.contract.job import DataSource, StageJob
+from prism_trainer.errors import DataError, ModelError, UnreachableError
+from prism_trainer.pod.children import ask
+from prism_trainer.pod.copies import Copies
+from prism_trainer.pod.hugging_face import UNREACHABLE, model_id
+from prism_trainer.pod.places import Places
+from prism_trainer.pod.stop import Stop
+from prism_trainer.stores import is_object
+
+FETCH_SECONDS = 6 * 3600.0
+"""For a model from the hub; the operator's startSeconds ends it earlier."""
+
+log = logging.getLogger(__name__)
+
+
+def bring_inputs(job: StageJob, storage_uri: str, copies: Copies, places: Places, stop: Stop) -> StageJob:
+    """The job with local inputs and data. What names a checkpoint without its digest gets the digest, so that it is verified."""
+    mount = posixpath.dirname(storage_uri.rstrip("/"))
+    inputs = {role: _model(ref, mount, copies, places, stop) for role, ref in job.inputs.items()}
+    return job.model_copy(update={"inputs": inputs, "data": tuple(_data(source, copies) for source in job.data)})
+
+
+def _model(ref: CheckpointRef, mount: str, copies: Copies, places: Places, stop: Stop) -> CheckpointRef:
+    found = _copied(ref, copies) if is_object(ref.uri) else _local(ref)
+    if found is not None:
+        return found
+    repository = model_id(ref.uri, mount)
+    if repository is None:
+        raise ModelError(f"input '{ref.stage}': nothing lies at '{ref.uri}'; correct its uri, or put the model there")
+    return _from_hub(ref, repository, places, stop)
+
+
+def _copied(ref: CheckpointRef, copies: Copies) -> CheckpointRef | None:
+    if ref.digest is not None or copies.store.read_manifest(ref.uri) is not None:
+        return copies.fetch_checkpoint(ref)
+    return copies.fetch_model(ref)
+
+
+def _local(ref: CheckpointRef) -> CheckpointRef | None:
+    folder = Path(ref.uri)
+    manifest = read_manifest(folder) if ref.digest is None else None
+    if manifest is not None:
+        return ref.model_copy(update={"digest": manifest.digest, "step": manifest.step})
+    return ref if folder.exists() or ref.digest is not None else None
+
+
+def _from_hub(ref: CheckpointRef, repository: str, places: Places, stop: Stop) -> CheckpointRef:
+    log.info("model '%s' is not on the storage; it is fetched from the hub", repository)
+    answer = ask((*places.hugging_face, repository, ref.revision or "", str(places.work_dir / "hf")), FETCH_SECONDS, stop)
+    if answer.exit_code == 0:
+        return ref.model_copy(update={"uri": answer.line, "revision": None})
+    sentence = answer.complaint or f"model '{repository}' could not be fetched from the hub; look at the log"
+    raise UnreachableError(sentence) if answer.exit_code in (UNREACHABLE, None) else ModelError(sentence)
+
+
+def _data(source: DataSource, copies: Copies) -> DataSource:
+    """A path that does not exist is left to the trainer, whose sentence names it."""
+    if not is_object(source.uri):
+        return source
+    path = copies.fetch_data(source.uri)
+    if path is None:
+        raise DataError(f"data set '{source.uri}' does not exist; correct the stage's data[].uri")
+    return source.model_copy(update={"uri": path})
