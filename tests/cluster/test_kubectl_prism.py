@@ -60,7 +60,8 @@ def operator(cluster, namespace, tmp_path):
 
 def run_without_model(name="demo"):
     """Its stage starts for real, and fails at once: nothing lies in the volume."""
-    builder = make_run(name, storage={"pvc": {"claimName": "runs"}}, model={"uri": "nothing/here"}, resources={"cpus": 1})
+    pvc = {"pvc": {"claimName": "runs"}}
+    builder = make_run(name, storage=pvc, model={"uri": "nothing"}, resources={"cpus": 1}, retries={"controlPlane": 0})
     return builder.stage("sft").raw
 
 

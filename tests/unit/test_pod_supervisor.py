@@ -250,7 +250,7 @@ def test_the_last_words_fit_whatever_was_said(pod):
     word["metrics"] = {str(number): 1.5 for number in range(500)}
     (pod.folder / "word.json").write_text(json.dumps(word))
     says = f"import json,shutil,sys; j=json.load(open(sys.argv[1])); shutil.copy('{pod.folder}/word.json',j['reportDir']+'/result.json')"
-    pod.run(pod.write(restarts={"UserError": 12}), trainer=(sys.executable, "-c", says))
+    pod.run(pod.write(restarts={"UserError": 12}), restart_seconds=0.0, trainer=(sys.executable, "-c", says))
     assert len((pod.folder / "termination-sft").read_bytes()) <= RESULT_LIMIT_BYTES
     assert pod.message().message.startswith("ä\u0001ä")
 

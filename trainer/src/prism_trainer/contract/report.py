@@ -93,7 +93,7 @@ class StageResult(Frozen):
     data: dict[str, str] = Field(default_factory=dict, description="Digest of each data file, as in the checkpoint's manifest.")
 
     def to_message(self) -> str:
-        """As JSON of at most 4 KiB of UTF-8: versions and metrics are left out first, then sentences are shortened, then restarts left out."""
+        """As JSON of at most 4 KiB in UTF-8: without versions and metrics where need be, then with shorter sentences and fewer restarts."""
         text = self.model_dump_json(exclude_none=True)
         for words, num_restarts in ((1500, 8), (700, 8), (350, 4), (150, 2), (50, 0)):
             if len(text.encode()) <= RESULT_LIMIT_BYTES:
