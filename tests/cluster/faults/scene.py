@@ -31,7 +31,7 @@ class Plane:
     """`ControlPlane`: its components can be stopped and started."""
     api: Api
     rights: Sequence[Object]
-    """Role and RoleBinding of the chart, for a namespace named `NAMESPACE`."""
+    """Role and RoleBinding of the chart, for a namespace in whatever namespace."""
     folder: Path
 
 
@@ -148,8 +148,8 @@ async def scene(plane: Plane, *, num_operators: int = 1, start: bool = True) -> 
         async with _operators(here, num_operators, start):
             try:
                 yield here
-            except BaseException:
-                _print(here)
+            except AssertionError as error:
+                error.add_note(_log(here))
                 raise
     finally:
         for operator in here.operators:
@@ -192,11 +192,9 @@ async def _clear(here: Scene) -> None:
     await here.api.delete(f"/api/v1/namespaces/{here.namespace}")
 
 
-def _print(here: Scene) -> None:
+def _log(here: Scene) -> str:
     """pytest shows it with the failure."""
-    print(here.told())
-    for operator in here.operators:
-        print(f"--- the operator's log\n{operator.last_lines()}")
+    return "\n".join(f"--- the operator's log\n{operator.last_lines()}" for operator in here.operators)
 
 
 def cluster_of(run: Object | None) -> Any:

@@ -18,10 +18,16 @@ MAX_DOUBLINGS = 16
 
 
 class WorkQueue(Generic[Key]):
-    """`clock` is monotonic seconds. All methods are called on the event loop."""
+    """`clock` is monotonic seconds. All methods are called on the event loop.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    A key that was worked on less than `apart` seconds ago waits for the rest of them: what follows a change comes in a row of events,
+    and one look at all of them costs as much as one look at each. The first event after a while is never held up.
+    """
+
+    def __init__(self, clock: Callable[[], float], apart: float = 0.0) -> None:
         self._clock = clock
+        self._apart = apart
+        self._done_at: dict[Key, float] = {}
         self._ready: deque[Key] = deque()
         self._since: dict[Key, float] = {}
         """Of every key that waits for a worker."""
@@ -32,19 +38,23 @@ class WorkQueue(Generic[Key]):
         self._wake_at: dict[Key, float] = {}
         self._alarms: list[tuple[float, int, Key]] = []
         self._num_alarms = 0
-        self._changed = asyncio.Event()
+        self._idle: deque[asyncio.Future[None]] = deque()
+        """Workers that wait for a key."""
 
     def __len__(self) -> int:
         return len(self._ready)
 
     def add(self, key: Key) -> None:
         """Soon; a key that is waiting already waits no second time, one that is worked on comes again afterwards."""
+        now = self._clock()
         if key in self._active:
             self._again.add(key)
+        elif key not in self._since and now < (rested := self._done_at.get(key, now - self._apart) + self._apart):
+            self.add_at(key, rested)
         elif key not in self._since:
-            self._since[key] = self._clock()
+            self._since[key] = now
             self._ready.append(key)
-            self._changed.set()
+            self._wake_one()
 
     def add_at(self, key: Key, time: float) -> None:
         """At that time at the latest. An earlier alarm stays, a later one is replaced."""
@@ -53,12 +63,13 @@ class WorkQueue(Generic[Key]):
         self._wake_at[key] = time
         self._num_alarms += 1
         heapq.heappush(self._alarms, (time, self._num_alarms, key))
-        self._changed.set()
+        self._wake_one()
 
     def forget(self, key: Key) -> None:
         """The object is gone: no alarm wakes it, no failure is remembered."""
         self._wake_at.pop(key, None)
         self._failures.pop(key, None)
+        self._done_at.pop(key, None)
 
     async def get(self) -> tuple[Key, float]:
         """The next key, and how many seconds it has waited."""
@@ -67,15 +78,20 @@ class WorkQueue(Generic[Key]):
             if self._ready:
                 key = self._ready.popleft()
                 self._active.add(key)
+                if self._ready:  # alarms may have rung for several
+                    self._wake_one()
                 return key, self._clock() - self._since.pop(key)
-            self._changed.clear()
             next_alarm = self._alarms[0][0] - self._clock() if self._alarms else None
+            waiter = asyncio.get_running_loop().create_future()
+            self._idle.append(waiter)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), next_alarm)
+                await asyncio.wait_for(waiter, next_alarm)
 
     def done(self, key: Key, failed: bool = False) -> float | None:
         """After the work. A failed key comes again after a delay, which is returned."""
         self._active.discard(key)
+        if self._apart:
+            self._done_at[key] = self._clock()
         delay = None
         if failed:
             self._failures[key] = self._failures.get(key, 0) + 1
@@ -91,6 +107,14 @@ class WorkQueue(Generic[Key]):
     def failures(self, key: Key) -> int:
         """In a row."""
         return self._failures.get(key, 0)
+
+    def _wake_one(self) -> None:
+        """One key needs one worker; those that have waited in vain until an alarm are passed over."""
+        while self._idle:
+            waiter = self._idle.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
 
     def _ring(self) -> None:
         """Alarms that are due; one that was replaced or forgotten is silent."""

@@ -18,6 +18,8 @@ TERMINATION_LOG = "/dev/termination-log"
 PROGRESS_PORT = 8270
 """`/progress` (JSON of `Progress`), `/metrics` (Prometheus), `/healthz`."""
 RAY_ADDRESS = "127.0.0.1:6379"
+IMAGE = "PRISM_IMAGE"
+"""Environment variable with the name of the image a stage runs in; it goes into the provenance of what it commits."""
 
 
 class PodJob(Frozen):

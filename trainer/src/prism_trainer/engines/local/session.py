@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from prism_trainer.checkpoints import (
 )
 from prism_trainer.contract.checkpoint import CheckpointManifest, CheckpointRef, FileEntry, Parent, Provenance
 from prism_trainer.contract.job import StageJob
+from prism_trainer.contract.pod import IMAGE
 from prism_trainer.data.sources import digest_sources
 from prism_trainer.engines.local.models import Processor, save_model
 from prism_trainer.engines.local.optimizer import StageOptimizer
@@ -125,7 +127,12 @@ class Session:
     def _provenance(self, metrics: dict[str, float]) -> Provenance:
         versions = {name: importlib.metadata.version(name) for name in PACKAGES}
         return Provenance(
-            attempt=self.job.attempt, created_at=utc_now(), seconds=round(self.seconds, 3), versions=versions, metrics=metrics
+            attempt=self.job.attempt,
+            created_at=utc_now(),
+            seconds=round(self.seconds, 3),
+            versions=versions,
+            image=os.environ.get(IMAGE),
+            metrics=metrics,
         )
 
     def _open(self, ref: CheckpointRef) -> Parent:
