@@ -1,4 +1,4 @@
-"""An API server with what acts on it, in memory: versions, optimistic locking, finalizers, foreground deletion, watches; KubeRay, kubelet, users.
+"""An API server and what acts on it, in memory: locking by version, finalizers, foreground deletion, watches; KubeRay and a kubelet.
 
 Nothing happens by itself: each act is a method, so that a test decides the order, and whom the news reaches when.
 """
@@ -13,11 +13,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from prism_operator.kube.controller import Controller
-from prism_operator.kube.door import CLUSTERS, CORE, RUNS, ApiError
+from prism_operator.kube.door import ApiError
 from prism_operator.kube.inventory import key_of
 from prism_operator.names import PLURAL, STAGE_LABEL, stage_container
 from prism_operator.settings import Settings
-from prism_operator.timestamps import format_time, parse_time
+from prism_operator.timestamps import format_time
 from prism_trainer.contract.checkpoint import CheckpointRef
 from prism_trainer.contract.pod import PodJob
 from prism_trainer.contract.report import EXIT_CODES, FailureClass, StageResult
@@ -31,10 +31,6 @@ FOREGROUND = "foregroundDeletion"
 
 class CrashError(BaseException):
     """The operator is killed here."""
-
-
-class LostAnswerError(BaseException):
-    """The operator is killed after the API server has done it and before the answer."""
 
 
 @dataclass
@@ -61,7 +57,12 @@ class FakeApi:
         if (resource, name) in self.objects:
             raise ApiError(409, "AlreadyExists", f'{resource} "{name}" already exists', f"POST {resource}")
         raw = copy.deepcopy(dict(body))
-        raw["metadata"] |= {"namespace": NAMESPACE, "uid": f"uid-{next(self._counter)}", "creationTimestamp": format_time(self.now), "generation": 1}
+        raw["metadata"] |= {
+            "namespace": NAMESPACE,
+            "uid": f"uid-{next(self._counter)}",
+            "creationTimestamp": format_time(self.now),
+            "generation": 1,
+        }
         self.on_create(resource, raw)
         return self._store(resource, "ADDED", raw)
 
@@ -346,10 +347,14 @@ class Nature:
             self.trained.append((job.stage, job.attempt))
         self.end(pod, "Succeeded")
 
-    def end(self, pod: dict[str, Any], outcome: Any, failure: FailureClass | None = None, words: str | None = None, code: int | None = None) -> None:
+    def end(
+        self, pod: dict[str, Any], outcome: Any, failure: FailureClass | None = None, words: str | None = None, code: int | None = None
+    ) -> None:
         job = pod_job(pod).job
         checkpoint = self.committed.get((job.stage, job.config_digest)) if outcome == "Succeeded" else None
-        result = StageResult(stage=job.stage, attempt=job.attempt, outcome=outcome, failure_class=failure, message="so it went", checkpoint=checkpoint)
+        result = StageResult(
+            stage=job.stage, attempt=job.attempt, outcome=outcome, failure_class=failure, message="so it went", checkpoint=checkpoint
+        )
         known = EXIT_CODES.get(failure, 1) if failure else 0
         state = {
             "exitCode": known if code is None else code,
@@ -404,12 +409,3 @@ def _head_pod(cluster: dict[str, Any]) -> dict[str, Any]:
     labels = {**template["metadata"]["labels"], "ray.io/cluster": metadata["name"], "ray.io/node-type": "head"}
     named = {"name": f"{metadata['name']}-head-{metadata['uid']}", "labels": labels, "annotations": template["metadata"]["annotations"]}
     return {"metadata": {**named, "ownerReferences": [owner]}, "spec": copy.deepcopy(template["spec"]), "status": {"phase": "Pending"}}
-
-
-def since(raw: dict[str, Any]) -> datetime:
-    created = parse_time(raw["metadata"]["creationTimestamp"])
-    assert created is not None
-    return created
-
-
-__all__ = ["CLUSTERS", "CORE", "NAMESPACE", "RUNS", "START", "CrashError", "FakeApi", "FakeDoor", "LostAnswerError", "Nature", "Operator", "pod_job"]

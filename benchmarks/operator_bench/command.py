@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from benchmarks.operator_bench import measures
@@ -93,7 +93,3 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--idle", type=float, metavar="SECONDS", help="how long nothing happens: 60, with --quick 20")
     parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md")
     return parser
-
-
-def _names(steps: Sequence[Measure]) -> list[str]:
-    return [step.__name__ for step in steps]

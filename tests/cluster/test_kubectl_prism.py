@@ -61,7 +61,7 @@ def operator(cluster, namespace, tmp_path):
 def run_without_model(name="demo"):
     """Its stage starts for real, and fails at once: nothing lies in the volume."""
     pvc = {"pvc": {"claimName": "runs"}}
-    builder = make_run(name, storage=pvc, model={"uri": "nothing"}, resources={"cpus": 1}, retries={"controlPlane": 0})
+    builder = make_run(name, storage=pvc, model={"uri": "nothing"}, retries={"controlPlane": 0})
     return builder.stage("sft").raw
 
 
@@ -83,7 +83,7 @@ def test_the_story_of_a_run_that_waits_fails_and_is_tried_again(cluster, namespa
     cluster.make_volume(namespace, "runs")
     followed = here("logs", "demo", "-f")
     assert "pod demo-sft-a1-head" in followed.stderr and "Stage 'sft' failed in attempt 1" in followed.stderr
-    assert "stage 'sft' attempt 1" in followed.stdout
+    assert "nothing lies at '/prism/storage/nothing'" in followed.stdout
     failed = here("status", "demo", "-w", check=False)
     assert failed.returncode == 1 and "sft            failed: " in failed.stdout
 

@@ -16,11 +16,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from builders import make_run
 from fake_cluster import WATCHED, CrashError, FakeApi, Nature, Operator
 from prism_operator.api import PrismRunStatus
-from prism_operator.names import ATTEMPT_LABEL, RUN_LABEL, STAGE_LABEL
+from prism_operator.names import ATTEMPT_LABEL, STAGE_LABEL
 from prism_operator.timestamps import parse_time
 from prism_trainer.contract.report import FailureClass
 
-RUN = make_run(storage={"pvc": {"claimName": "claim"}}, retries={"nodeLost": 20, "headLost": 20, "preempted": 20}).stage("sft").stage("rlvr")
+RUN = (
+    make_run(storage={"pvc": {"claimName": "claim"}}, retries={"nodeLost": 20, "headLost": 20, "preempted": 20}).stage("sft").stage("rlvr")
+)
 MAX_STATUS_BYTES = 100_000
 NUM_ROUNDS = 60
 
@@ -47,7 +49,7 @@ class Cluster(RuleBasedStateMachine):
         self.api.create("prismruns", RUN.raw)
         self.killed_at = None
         self.operators = [Operator(self.api, self.fault)]
-        self.seen_checkpoints = {}
+        self.run_of = {}
 
     # -- operators -------------------------------------------------------------------------------------------------------------------
 
@@ -229,9 +231,10 @@ class Cluster(RuleBasedStateMachine):
         told = [attempt.number for seen in status.stages if seen.name == stage for attempt in seen.attempts]
         assert number > max(told, default=0), "attempts strictly increase"
         for raw in (*self.api.all("rayclusters"), *self.api.all("pods")):
-            other = raw["metadata"]["labels"]
-            if other[RUN_LABEL] == "demo" and run["metadata"]["creationTimestamp"] <= raw["metadata"]["creationTimestamp"]:
-                assert other[STAGE_LABEL] != stage, f"{raw['metadata']['name']} is still there"
+            owner = raw["metadata"]["ownerReferences"][0]["uid"]
+            if run["metadata"]["uid"] in (owner, self.run_of.get(owner)):
+                assert raw["metadata"]["labels"][STAGE_LABEL] != stage, f"{raw['metadata']['name']} is still there"
+        self.run_of[body["metadata"]["uid"]] = run["metadata"]["uid"]
 
     def check_status(self, run, value):
         before = PrismRunStatus.model_validate(run["status"]) if run.get("status") else None
@@ -249,8 +252,8 @@ class Cluster(RuleBasedStateMachine):
         if before.is_true("Finished"):
             assert after.is_true("Finished") and after.stages == before.stages, "the end is the end"
         known = {(stage.name, attempt.number): attempt for stage in after.stages for attempt in stage.attempts}
-        for stage, told in ((stage, attempt) for stage in before.stages for attempt in stage.attempts if attempt.outcome != "Running"):
-            now = known.get((stage.name, told.number))
+        for name, told in ((stage.name, attempt) for stage in before.stages for attempt in stage.attempts if attempt.outcome != "Running"):
+            now = known.get((name, told.number))
             same = now is None or (now.outcome, now.failure_class) == (told.outcome, told.failure_class)
             assert same or now.outcome == "Succeeded", "what was told stays so, unless a checkpoint turns out to be committed"
         for stage in before.stages:
@@ -279,7 +282,7 @@ class Cluster(RuleBasedStateMachine):
             self.nature.everything()
             self.api.now += timedelta(seconds=310)
         self.wait_for_quiet(operator)
-        if run is not None:
+        if self.api.get("prismruns", "demo"):
             self.delete_at_last(operator)
         self.no_law_is_broken()
         logging.getLogger("prism_operator.kube.controller").removeHandler(self.bugs)

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from builders import NOW, OTHER_DIGEST, ROOT, make_run
-from prism_operator.errors import BadRunError
+from builders import NOW, OTHER_DIGEST, ROOT, at, make_run
+from prism_operator.errors import BadRunError, StartRefusedError
 from prism_operator.plan import Site
 from prism_operator.problems import Problem
 from prism_operator.reconcile import reconcile
@@ -33,6 +33,18 @@ class NotedWorld:
 
     async def start(self, plan, start):
         self.notes.append(("start", start.job.stage, start.job.attempt))
+
+    async def release(self, ended):
+        self.notes.append(("release", ended.stage, ended.number))
+
+    async def let_go(self):
+        self.notes.append(("let go",))
+
+    async def abandon(self):
+        self.notes.append(("abandon",))
+
+    async def expire(self):
+        self.notes.append(("expire",))
 
     async def write_status(self, status):
         self.notes.append(("status", status.summary))
@@ -73,7 +85,29 @@ def test_a_pass_repeated_on_the_same_world_does_the_same():
     ids=["schema", "plan", "executor"],
 )
 def test_a_refused_object_is_told_so_and_nothing_is_done(run, problems):
-    assert notes(run, two().scene(), problems) == [("status", "Refused")]
+    assert notes(run, two().scene(), problems) == [("status", "Refused"), ("abandon",)]
+
+
+def test_what_an_attempt_told_is_written_down_before_its_cluster_goes():
+    scene = two().scene().attempt("sft", failed="NodeLost", remains=True, cluster="demo-sft-a1")
+    assert notes(two(), scene) == [("status", "Stopping"), ("release", "sft", 1)]
+
+
+def test_an_object_that_is_being_deleted_is_let_go_when_nothing_of_it_is_left():
+    assert notes(two(), two().scene(deleted=True)) == [("status", "Stopped"), ("let go",)]
+    assert ("let go",) not in notes(two(), two().scene(deleted=True).live("sft"))
+    assert ("let go",) not in notes(two(), two().scene(deleted=True).attempt("sft", remains=True))
+
+
+def test_an_attempt_that_cannot_be_created_is_told_so_and_tried_again():
+    class Refusing(NotedWorld):
+        async def start(self, plan, start):
+            raise StartRefusedError("exceeded quota.")
+
+    world = Refusing(two().scene())
+    done = asyncio.run(reconcile(two().raw, world, NOW))
+    assert (done.status.summary, done.status.reason, done.decision.wake_at) == ("Pending", "StartRefused", at(15))
+    assert "exceeded quota. It is tried again." in done.status.message and world.status == done.status
 
 
 def test_a_status_nobody_understands_does_not_stop_a_run():

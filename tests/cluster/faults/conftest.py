@@ -15,6 +15,7 @@ import pytest
 from cluster.faults.api import Api, Refused, place
 from cluster.faults.scene import Plane
 from cluster.faults.side_by_side import SideBySide, is_ours
+from cluster.harness.commands import wait_until
 from cluster.harness.control_plane import ControlPlane
 from helm_chart import render
 
@@ -39,7 +40,7 @@ def plane(api_only: Any, side_by_side: SideBySide, tmp_path_factory: pytest.Temp
         pytest.skip("These tests play the kubelet and stop components: they need a control plane of their own, not PRISM_TEST_KUBECONFIG.")
     api_only.start_kuberay(0, 0)
     api_only.kubectl("apply", "--server-side", "--force-conflicts", "-f", CRD)
-    api_only.kubectl("wait", "--for=condition=Established", "crd/prismruns.prism.dev")
+    wait_until(lambda: "prismruns" in api_only.kubectl("api-resources", "--api-group=prism.dev"), "prismruns are known", seconds=60)
     rights = [each for each in render({"watchNamespaces": ["there"]}) if each["metadata"].get("namespace") == "there"]
     stack = AsyncExitStack()
     api = side_by_side.start(stack.enter_async_context(Api.open(api_only.kubeconfig()))).result()

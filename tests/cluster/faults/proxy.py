@@ -158,27 +158,20 @@ class Proxy:
         async with self._ask(request, b"") as response:
             stream = web.StreamResponse(status=response.status, headers={"Content-Type": response.headers["Content-Type"]})
             await stream.prepare(request)
-            chunks = response.content.iter_any().__aiter__()
-            pending: asyncio.Task[bytes] | None = None
-            while True:
-                pending = pending or asyncio.ensure_future(chunks.__anext__())
-                done, _ = await asyncio.wait([pending], timeout=0.05)
+            while not self._is_over(began):
                 if self._expired > generation:
-                    pending.cancel()
                     await stream.write(EXPIRED)
-                    return stream
-                if self.watch_seconds is not None and time.monotonic() - began > self.watch_seconds:
-                    pending.cancel()
-                    return stream
-                if not done:
-                    continue
-                with suppress(StopAsyncIteration):
-                    chunk = pending.result()
-                    pending = None
+                    break
+                with suppress(TimeoutError):
+                    chunk = await asyncio.wait_for(response.content.readany(), 0.05)
+                    if not chunk:
+                        break
                     if self._generation == generation:
                         await stream.write(chunk)
-                    continue
-                return stream
+            return stream
+
+    def _is_over(self, began: float) -> bool:
+        return self.watch_seconds is not None and time.monotonic() - began > self.watch_seconds
 
     def _ask(self, request: web.Request, body: bytes) -> Any:
         headers = {key: value for key, value in request.headers.items() if key.lower() not in HOP_BY_HOP}

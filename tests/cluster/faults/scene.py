@@ -14,10 +14,10 @@ from typing import Any
 from cluster.faults.api import Api, Object, place
 from cluster.faults.operator_process import OperatorProcess
 from cluster.faults.proxy import Proxy
-from cluster.faults.runs import condition, is_finished, make_run, sentence
+from cluster.faults.runs import condition, is_finished, make_run, sentence, story
 from cluster.faults.sightings import Sightings
 from cluster.faults.stage_player import StagePlayer
-from prism_operator.names import stage_condition
+from prism_operator.names import cluster_name, stage_condition
 
 PATIENCE = 90.0
 """Seconds. Everything here takes a few; a busy machine takes longer."""
@@ -33,6 +33,8 @@ class Plane:
     rights: Sequence[Object]
     """Role and RoleBinding of the chart, for a namespace in whatever namespace."""
     folder: Path
+    stories: dict[str, asyncio.Task[Object]] = field(default_factory=dict)
+    """Of runs that nothing disturbed, made once."""
 
 
 @dataclass
@@ -89,12 +91,20 @@ class Scene:
         await self.until(holds, f"{kind} is {status} {reason} {words}")
         return condition(self.sightings.run(name), kind)
 
-    async def until_runs(self, cluster: str, stage: str = "") -> None:
+    async def until_runs(self, stage: str, attempt: int = 1, name: str = "demo") -> None:
         """The attempt's stage has begun, and the operator has said so."""
-        of_stage = stage or cluster.split("-")[1]
-        await self.until(lambda: cluster_of(self.sightings.run(cluster.split("-")[0])) == cluster, f"{cluster} is the run's cluster")
-        await self.until_told("ClusterReady", status="True", name=cluster.split("-")[0])
-        await self.until_told(stage_condition(of_stage), reason="Running", name=cluster.split("-")[0])
+        cluster = cluster_name(name, stage, attempt)
+        await self.until(lambda: cluster_of(self.sightings.run(name)) == cluster, f"{cluster} is the run's cluster")
+        await self.until_told("ClusterReady", status="True", name=name)
+        await self.until_told(stage_condition(stage), reason="Running", name=name)
+
+    async def begin_anew(self, name: str = "demo") -> None:
+        """The run is deleted; the next of its name is another."""
+        await self.delete("prismruns", name)
+        await self.until_gone(name)
+        self.sightings.forget_created()
+        for proxy in self.proxies:
+            proxy.heal()
 
     async def until_finished(self, name: str = "demo") -> Object:
         """And none of its children is left; the run."""
@@ -118,10 +128,10 @@ class Scene:
             assert true(), f"{what}: not so any more. {self.told()}"
             await asyncio.sleep(0.02)
 
-    def assert_each_created_once(self) -> None:
-        """No name of a RayCluster was ever borne by two."""
-        again = {name: times for name, times in self.sightings.times_created().items() if times != 1}
-        assert not again, f"created more than once: {again}. {self.told()}"
+    def assert_created(self, *clusters: str) -> None:
+        """These RayClusters, each once, and no other."""
+        created = dict(self.sightings.times_created())
+        assert created == dict.fromkeys(clusters, 1), f"created how often: {created}. {self.told()}"
 
     def told(self) -> str:
         """For a failing test."""
@@ -200,3 +210,16 @@ def _log(here: Scene) -> str:
 def cluster_of(run: Object | None) -> Any:
     """The RayCluster of the live attempt."""
     return ((run or {}).get("status") or {}).get("cluster")
+
+
+async def undisturbed(plane: Plane) -> Object:
+    """The story of the run of two stages that `apply` makes by default."""
+
+    async def play() -> Object:
+        async with scene(plane) as here:
+            await here.apply()
+            return story(await here.until_finished())
+
+    if "default" not in plane.stories:
+        plane.stories["default"] = asyncio.create_task(play())
+    return await asyncio.shield(plane.stories["default"])

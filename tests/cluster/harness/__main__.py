@@ -71,7 +71,7 @@ def _images(node: Node, arguments: argparse.Namespace) -> int:
         raise RuntimeError(f"{', '.join(unknown)}: the images for the test cluster are {', '.join(names)}.")
     images.provide(node, tuple(names[folder] for folder in arguments.folders))
     for folder in arguments.folders:
-        print(f"{names[folder]}: {images.size(names[folder]) / 1e6:.0f} MB compressed")
+        print(f"{names[folder]}: {images.size(names[folder]) / 1e6:.0f} MB")
     return 0
 
 

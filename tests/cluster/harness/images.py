@@ -65,8 +65,8 @@ def build(name: str) -> None:
 
 
 def size(name: str) -> int:
-    """Bytes of the image's layers, compressed, as a registry would send them. The image must have been provided."""
-    layout = image_build_dir() / "layout"
+    """Bytes of the image's layers, uncompressed. The image must have been provided."""
+    layout = _layout()
     entry = next(entry for entry in _index(layout)["manifests"] if entry["annotations"]["org.opencontainers.image.ref.name"] == name)
     return sum(int(layer["size"]) for layer in json.loads(_blob(layout, entry["digest"]).read_text())["layers"])
 
@@ -78,9 +78,11 @@ def base_name() -> str:
 
 
 def hand_over(node: Node, name: str) -> None:
-    layout = image_build_dir() / "layout"
+    layout = _layout()
     layout.mkdir(parents=True, exist_ok=True)
-    _buildah("push", "--quiet", "--compression-format=zstd", "--compression-level=1", name, f"oci:{layout}:{name}")
+    # Uncompressed, a layer that the layout holds is known by its digest and not written again; buildah's own push compresses every time.
+    storage = f"containers-storage:[overlay@{image_build_dir() / 'storage'}+{image_build_dir() / 'run'}]{name}"
+    run(["skopeo", "--insecure-policy", "copy", "--quiet", "--dest-oci-accept-uncompressed-layers", storage, f"oci:{layout}:{name}"])
     index = _index(layout)
     entry = next(entry for entry in index["manifests"] if entry["annotations"]["org.opencontainers.image.ref.name"] == name)
     present = set(node.ctr("content", "list", "--quiet").split())
@@ -118,6 +120,10 @@ def _write_archive(stream: IO[bytes], layout: Path, entry: dict[str, Any], diges
                 archive.add(_blob(layout, digest), f"blobs/{digest.replace(':', '/')}")
     except BrokenPipeError:
         pass  # the importer has ended, and its words tell why
+
+
+def _layout() -> Path:
+    return image_build_dir() / "layout"
 
 
 def _index(layout: Path) -> dict[str, Any]:

@@ -13,6 +13,13 @@ from pathlib import Path
 
 from cluster.harness.commands import wait_until
 
+_STARTED: list[subprocess.Popen[bytes]] = []
+"""Kept, because Python warns of one that is let go while its process runs, and they outlive whoever started them."""
+
+
+# What this very process has started: kept, so that their ends are waited for and leave no zombies.
+_CHILDREN: list[subprocess.Popen[bytes]] = []
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -35,6 +42,8 @@ class Processes:
                 env={**os.environ, **(env or {})},
                 start_new_session=True,
             )
+        _STARTED.append(started)
+        _CHILDREN.append(started)
         pid = _only_child(started) if self.entrance else started.pid
         record = {"pid": pid, "started": start_time(pid), "argv": command, "env": dict(env or {})}
         self._record(name).touch(mode=0o600)
@@ -65,6 +74,7 @@ class Processes:
         except TimeoutError:
             os.kill(pid, signal.SIGKILL)
             wait_until(lambda: self.pid(name) is None, f"{name} after SIGKILL", seconds=10, every=0.05)
+        _CHILDREN[:] = [child for child in _CHILDREN if child.poll() is None]
 
     def restart(self, name: str) -> int:
         """Starts it again as it was started before."""

@@ -27,5 +27,6 @@ HOST_PACKAGES = {
     "nsenter": "util-linux",
     "openssl": "openssl",
     "runc": "runc",
+    "skopeo": "skopeo",
 }
 """Command that must be found, and the Debian package that brings it; the CNI plugins (no command) are checked beside these."""

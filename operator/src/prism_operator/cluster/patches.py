@@ -28,21 +28,31 @@ def _named(patch: Mapping[str, Any], pod: Mapping[str, Any]) -> dict[str, Any]:
         stages = [name for name in own if name.startswith(f"{STAGE_CONTAINER}-")]
         targets = stages if container.get("name") == STAGE_CONTAINER else [container.get("name")]
         named += [{**container, "name": target} for target in targets if target in own or "image" in container]
-    return {**patch, "spec": {**patch["spec"], "containers": named}}
+    spec = {key: value for key, value in patch["spec"].items() if key != "containers"}
+    return {**patch, "spec": {**spec, "containers": named} if named else spec}
 
 
 def _merge(base: Any, patch: Any) -> Any:
     if isinstance(base, Mapping) and isinstance(patch, Mapping):
         merged = {key: _merge(value, patch[key]) if key in patch else value for key, value in base.items()}
-        merged |= {key: value for key, value in patch.items() if key not in base}
+        merged |= {key: _fresh(value) for key, value in patch.items() if key not in base}
         return {key: value for key, value in merged.items() if value is not None}
     if _is_named(base) and _is_named(patch):
         return _merge_lists(base, patch)
-    return patch
+    return _fresh(patch)
+
+
+def _fresh(value: Any) -> Any:
+    """What is new: there is nothing in it that a null could remove."""
+    if isinstance(value, Mapping):
+        return {key: _fresh(item) for key, item in value.items() if item is not None}
+    return [_fresh(item) for item in value] if isinstance(value, list) else value
 
 
 def _is_named(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(item, Mapping) and "name" in item for item in value)
+    return (
+        isinstance(value, list) and bool(value) and all(isinstance(item, Mapping) and isinstance(item.get("name"), str) for item in value)
+    )
 
 
 def _name(item: Mapping[str, Any]) -> Any:
@@ -54,4 +64,4 @@ def _merge_lists(base: list[Any], patch: list[Any]) -> list[Any]:
     new = {_name(item): item for item in patch}
     known = {_name(item) for item in base}
     merged = [_merge(item, new[_name(item)]) if _name(item) in new else item for item in base]
-    return merged + [item for name, item in new.items() if name not in known]
+    return merged + [_fresh(item) for name, item in new.items() if name not in known]

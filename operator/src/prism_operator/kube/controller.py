@@ -40,12 +40,14 @@ class Controller:
     inventory: Inventory = field(default_factory=Inventory)
     clock: Callable[[], float] = time.monotonic
     time_of_day: Callable[[], datetime] = lambda: datetime.now(UTC)
+    apart_seconds: float = 0.0
+    """Between two passes over one run."""
     queue: WorkQueue[RunKey] = field(init=False)
     _counted: dict[RunKey, float] = field(default_factory=dict)
     _told: dict[RunKey, PrismRunStatus] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.queue = WorkQueue(self.clock)
+        self.queue = WorkQueue(self.clock, self.apart_seconds)
 
     async def handle(self, key: RunKey, waited: float) -> bool:
         """Whether the pass succeeded; a failed one is tried again later and later."""

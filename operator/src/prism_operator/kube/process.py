@@ -22,6 +22,9 @@ from prism_operator.settings import Settings, read_settings
 
 logger = logging.getLogger(__name__)
 
+APART_SECONDS = 0.25
+"""Between two passes over one run: a new pod is created, placed and started within this time, and told of once."""
+
 
 def run_operator() -> int:
     """The exit code. Killing it at any moment loses and doubles nothing."""
@@ -39,7 +42,7 @@ def run_operator() -> int:
 
 async def _operate(settings: Settings) -> int:
     door = await Door.open(settings.max_writes)
-    controller = Controller(door, settings)
+    controller = Controller(door, settings, apart_seconds=APART_SECONDS)
     state = health.Health(ready=asyncio.Event())
     metrics_server, _ = prometheus_client.start_http_server(settings.metrics_port)
     probes = await health.serve(state, settings.health_port)

@@ -74,7 +74,7 @@ def events_between(before: PrismRunStatus | None, after: PrismRunStatus) -> list
             events.append(event)
     if before and before.is_true(reasons.SUSPENDED) and not after.is_true(reasons.SUSPENDED) and not after.is_true(reasons.FINISHED):
         events.append(RunEvent("Normal", "Resumed", "The run goes on from its last checkpoint."))
-    if after.summary == "Refused" and (before is None or before.message != after.message):
+    if after.summary == "Refused" and (before is None or (before.summary, before.message) != (after.summary, after.message)):
         events.append(RunEvent("Warning", after.reason, after.message))
     return events
 

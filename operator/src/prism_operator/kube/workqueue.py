@@ -28,6 +28,7 @@ class WorkQueue(Generic[Key]):
         self._clock = clock
         self._apart = apart
         self._done_at: dict[Key, float] = {}
+        """Of the keys that must rest still, in the order of time."""
         self._ready: deque[Key] = deque()
         self._since: dict[Key, float] = {}
         """Of every key that waits for a worker."""
@@ -69,7 +70,6 @@ class WorkQueue(Generic[Key]):
         """The object is gone: no alarm wakes it, no failure is remembered."""
         self._wake_at.pop(key, None)
         self._failures.pop(key, None)
-        self._done_at.pop(key, None)
 
     async def get(self) -> tuple[Key, float]:
         """The next key, and how many seconds it has waited."""
@@ -78,7 +78,7 @@ class WorkQueue(Generic[Key]):
             if self._ready:
                 key = self._ready.popleft()
                 self._active.add(key)
-                if self._ready:  # alarms may have rung for several
+                if self._ready or self._alarms:  # it may have been this worker that watched the clock
                     self._wake_one()
                 return key, self._clock() - self._since.pop(key)
             next_alarm = self._alarms[0][0] - self._clock() if self._alarms else None
@@ -90,8 +90,7 @@ class WorkQueue(Generic[Key]):
     def done(self, key: Key, failed: bool = False) -> float | None:
         """After the work. A failed key comes again after a delay, which is returned."""
         self._active.discard(key)
-        if self._apart:
-            self._done_at[key] = self._clock()
+        self._rest(key)
         delay = None
         if failed:
             self._failures[key] = self._failures.get(key, 0) + 1
@@ -107,6 +106,13 @@ class WorkQueue(Generic[Key]):
     def failures(self, key: Key) -> int:
         """In a row."""
         return self._failures.get(key, 0)
+
+    def _rest(self, key: Key) -> None:
+        now = self._clock()
+        self._done_at.pop(key, None)
+        self._done_at[key] = now
+        while self._done_at and self._done_at[oldest := next(iter(self._done_at))] + self._apart <= now:
+            del self._done_at[oldest]
 
     def _wake_one(self) -> None:
         """One key needs one worker; those that have waited in vain until an alarm are passed over."""

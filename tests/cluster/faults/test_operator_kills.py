@@ -1,0 +1,93 @@
+"""The operator is killed at its writes, started again, and doubled. Whatever happens to it, the run's story is that of a run nothing disturbed."""
+
+import asyncio
+
+import pytest
+
+from cluster.faults.proxy import Dropped
+from cluster.faults.runs import is_finished, outcomes, story
+from cluster.faults.scene import scene, undisturbed
+
+pytestmark = pytest.mark.cluster
+
+LANES = 3
+NUM_WRITES = 9
+"""At least, of a run of two stages: two creations, two deletions, four transitions and a finalizer."""
+CLUSTERS = ("demo-sft-a1", "demo-rlvr-a1")
+
+
+class Crash:
+    """SIGKILL at write number `at`, or at every one: before it reaches the API server, or after it is done and before the answer."""
+
+    def __init__(self, here, when, at=None):
+        self.here, self.at, self.times, self.restart = here, at, 0, None
+        setattr(here.proxy, when, self.kill)
+
+    async def kill(self, passing):
+        if passing.write and self.at in (None, passing.write):
+            self.times += 1
+            self.here.operator.kill_at_once()
+            self.restart = asyncio.create_task(self.here.operator.restart())
+            raise Dropped
+
+    async def has_happened(self):
+        """The last writes come after the run's end."""
+        for _ in range(100):
+            if self.times:
+                await self.restart
+                return True
+            await asyncio.sleep(0.01)
+        return False
+
+
+@pytest.mark.parametrize("lane", range(LANES))
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_an_operator_killed_at_any_write_loses_and_doubles_nothing(plane, when, lane):
+    """The lanes share the writes: each takes every third."""
+    reference, at = await undisturbed(plane), 1 + lane
+    async with scene(plane) as here:
+        while True:
+            crash = Crash(here, when, at)
+            await here.apply()
+            run = await here.until_finished()
+            assert story(run) == reference, f"killed {when} write {at}"
+            here.assert_created(*CLUSTERS)
+            if not await crash.has_happened():
+                break
+            await here.begin_anew()
+            at += LANES
+    assert at > NUM_WRITES
+
+
+async def test_an_operator_killed_after_each_of_its_writes_comes_to_the_same_end(plane):
+    async with scene(plane) as here:
+        crash = Crash(here, "after")
+        await here.apply()
+        run = await here.until_finished()
+        assert crash.times >= NUM_WRITES - 1
+        here.assert_created(*CLUSTERS)
+        await crash.restart
+        here.proxy.heal()
+        assert story(run) == await undisturbed(plane)
+        await here.begin_anew()
+
+
+async def test_two_operators_at_once_carry_a_run_out_once(plane):
+    async with scene(plane, num_operators=2) as here:
+        await here.apply()
+        assert story(await here.until_finished()) == await undisturbed(plane)
+        here.assert_created(*CLUSTERS)
+
+
+async def test_two_operators_at_once_carry_twenty_runs_out_once_each(plane):
+    names = [f"run{i}" for i in range(20)]
+    async with scene(plane, num_operators=2) as here:
+        await asyncio.gather(*(here.apply(name=name) for name in names))
+        for name in names:
+            run = await here.until_finished(name)
+            assert outcomes(run, "sft") == outcomes(run, "rlvr") == ["Succeeded"]
+        here.assert_created(*(f"{name}-{stage}-a1" for name in names for stage in ("sft", "rlvr")))
+        assert all(is_finished(here.sightings.run(name)) for name in names)
+        writers = [{passing.name for passing in proxy.writes("rayclusters", "POST") if passing.answer == 201} for proxy in here.proxies]
+        assert len(writers[0]) + len(writers[1]) == 2 * len(names)
+        assert not writers[0] & writers[1]
