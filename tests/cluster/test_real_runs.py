@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import uuid
 
 import pytest
 import yaml
@@ -29,7 +30,7 @@ def place(cluster, small_digits, tmp_path_factory):
     """One namespace under Pod Security `restricted`, a claim, and an operator. It is empty at the end."""
     if cluster.node is None:
         pytest.skip("These tests look into the volume, which they can only do on the cluster they start themselves.")
-    name = "real-runs"
+    name = f"real-runs-{uuid.uuid4().hex[:6]}"
     label = {"pod-security.kubernetes.io/enforce": "restricted"}
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": label}})
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", CRD)

@@ -21,8 +21,15 @@ CLUSTER_WIDE = {**VERBS, ("apiextensions.k8s.io", "customresourcedefinitions"): 
 EDIT = {
     ("prism.dev", "prismruns"): "create delete deletecollection get list patch update watch",
     ("prism.dev", "prismruns/status"): "get",
+    ("", "pods"): "get list watch",
+    ("", "pods/log"): "get",
 }
-VIEW = {("prism.dev", "prismruns"): "get list watch", ("prism.dev", "prismruns/status"): "get list watch"}
+VIEW = {
+    ("prism.dev", "prismruns"): "get list watch",
+    ("prism.dev", "prismruns/status"): "get list watch",
+    ("", "pods"): "get list watch",
+    ("", "pods/log"): "get",
+}
 MODES = pytest.mark.parametrize("values", [{}, EVERYTHING, {**EVERYTHING, **NAMESPACED}], ids=["default", "everything", "namespaced"])
 
 

@@ -27,10 +27,22 @@
 - apiGroups: [prism.dev]
   resources: [prismruns/status]
   verbs: [get]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+- apiGroups: [""]
+  resources: [pods/log]
+  verbs: [get]                              # kubectl prism logs
 {{- end -}}
 
 {{- define "prism.viewRules" -}}
 - apiGroups: [prism.dev]
   resources: [prismruns, prismruns/status]
   verbs: [get, list, watch]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+- apiGroups: [""]
+  resources: [pods/log]
+  verbs: [get]                              # kubectl prism logs
 {{- end -}}

@@ -233,7 +233,8 @@ def _next(plan: RunPlan, observed: Observed, now: datetime) -> Decision:
         return Decision(Phase.REFUSED, facts, current.name)
     deadline = run_deadline(plan.deadlines, observed.wishes.since)
     if deadline is not None and deadline <= now:
-        return Decision(Phase.FAILED, reasons.DEADLINE_EXCEEDED.with_facts(seconds=plan.deadlines.run_seconds), current.name)
+        facts = reasons.DEADLINE_EXCEEDED.with_facts(seconds=plan.deadlines.run_seconds, again=_again(plan))
+        return Decision(Phase.FAILED, facts, current.name)
     return _try(plan, observed, current, now)
 
 
@@ -242,7 +243,7 @@ def _try(plan: RunPlan, observed: Observed, current: StageObserved, now: datetim
     stage = plan.stage(current.name)
     verdict = retry(current, stage.retries, observed.wishes.forgiven.get(current.name, 0))
     if isinstance(verdict, GiveUp):
-        return Decision(Phase.FAILED, _exhausted(current.name, verdict), current.name)
+        return Decision(Phase.FAILED, _exhausted(plan, current.name, verdict), current.name)
     if verdict.at is not None and verdict.at > now:
         last = current.attempts[-1]
         facts = reasons.STAGE_RETRYING.with_facts(
@@ -291,7 +292,7 @@ def _earliest(*times: datetime | None) -> datetime | None:
     return min((time for time in times if time is not None), default=None)
 
 
-def _exhausted(stage: str, verdict: GiveUp) -> Reason:
+def _exhausted(plan: RunPlan, stage: str, verdict: GiveUp) -> Reason:
     log = verdict.attempt.record.log_file
     return reasons.RETRIES_EXHAUSTED.with_facts(
         stage=stage,
@@ -300,8 +301,13 @@ def _exhausted(stage: str, verdict: GiveUp) -> Reason:
         retries="not retried" if verdict.budget == 0 else f"{verdict.budget} of {verdict.budget} retries spent",
         message=verdict.attempt.verdict.message.rstrip("."),
         log=f". Log: {log}." if log else ".",
-        advice=reasons.ADVICE[verdict.failure_class],
+        advice=f"{reasons.ADVICE[verdict.failure_class]} {_again(plan)}",
     )
+
+
+def _again(plan: RunPlan) -> str:
+    """The end is the end on a cluster; on one machine the same command goes on."""
+    return reasons.AGAIN if plan.storage.local else reasons.AGAIN_ON_A_CLUSTER.format(run=plan.name)
 
 
 def _job(plan: RunPlan, stage: StagePlan, observed: Observed) -> StageJob:

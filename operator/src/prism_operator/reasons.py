@@ -56,7 +56,7 @@ RETRIES_EXHAUSTED = Reason(
 )
 DEADLINE_EXCEEDED = Reason(
     "DeadlineExceeded",
-    "The run took longer than spec.deadlines.runSeconds ({seconds} s). Raise it and run again: it goes on from the last checkpoint.",
+    "The run took longer than spec.deadlines.runSeconds ({seconds} s). Raise it. {again}",
 )
 
 PROGRESSING = Reason("Progressing", "There are signs of work.")
@@ -74,14 +74,16 @@ ALL_STAGES_VERIFIED = Reason("AllStagesVerified", "Every stage has committed its
 STAGE_FAILED = "StageFailed"
 
 ADVICE = {
-    "UserError": "Correct what it names and run again: it goes on from the last checkpoint.",
-    "Hang": "Look at the end of the log for what it waited for; raise deadlines.progressSeconds if it only is slow. Then run again.",
-    "OutOfMemory": "Lower config.microBatchSize or the lengths, or give it more memory. Then run again.",
-    "NodeLost": "Look whether the kernel's out-of-memory killer (dmesg) or somebody ended it. Then run again.",
-    "HeadLost": "Look at the events of its cluster, then run again.",
-    "Preempted": "Find out who stops it, then run again: it goes on from the last checkpoint.",
-    "CheckpointCorrupt": "Restore the named file, or delete the checkpoint's folder so that the stage which made it is run again.",
-    "ControlPlane": "Look at what kept it from starting, then run again.",
-    "DeadlineExceeded": "Raise deadlines.stageSeconds or give it less to do. Then run again: it goes on from the last checkpoint.",
+    "UserError": "Correct what it names.",
+    "Hang": "Look at the end of the log for what it waited for; raise deadlines.progressSeconds if it only is slow.",
+    "OutOfMemory": "Lower config.microBatchSize or the lengths, or give it more memory.",
+    "NodeLost": "Look whether the kernel's out-of-memory killer (dmesg) or somebody ended it.",
+    "HeadLost": "Look at the events of its cluster.",
+    "Preempted": "Find out who stops it.",
+    "CheckpointCorrupt": "Restore the named file, or delete the checkpoint's folder so that the stage which made it is done again.",
+    "ControlPlane": "Look at what kept it from starting.",
+    "DeadlineExceeded": "Raise deadlines.stageSeconds or give it less to do.",
 }
 """By failure class: what to do."""
+AGAIN = "Then run again: it goes on from the last checkpoint."
+AGAIN_ON_A_CLUSTER = "Then `kubectl prism retry {run}`: a new run takes over what is verified."
