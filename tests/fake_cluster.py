@@ -15,7 +15,7 @@ from typing import Any
 from prism_operator.kube.controller import Controller
 from prism_operator.kube.door import ApiError
 from prism_operator.kube.inventory import key_of
-from prism_operator.names import PLURAL, STAGE_LABEL, stage_container
+from prism_operator.names import PLURAL, STAGE_CONTAINER, job_annotation, stage_container
 from prism_operator.settings import Settings
 from prism_operator.timestamps import format_time
 from prism_trainer.contract.checkpoint import CheckpointRef
@@ -329,18 +329,22 @@ class Nature:
         """Pods that are told to go: their stages save and stop, and when their containers have ended they are gone."""
         for pod in self.api.all("pods"):
             if "deletionTimestamp" in pod["metadata"]:
-                if pod["status"]["phase"] == "Running":
+                if current_stage(pod):
                     self.end(pod, "Stopped", FailureClass.PREEMPTED)
                 else:
                     self.api.delete("pods", pod["metadata"]["name"], grace=0)
 
     def pods(self, phase: str) -> list[dict[str, Any]]:
-        return [pod for pod in self.api.all("pods") if pod["status"]["phase"] == phase and "deletionTimestamp" not in pod["metadata"]]
+        """Pending, or Running with a stage that runs."""
+        alive = [pod for pod in self.api.all("pods") if "deletionTimestamp" not in pod["metadata"]]
+        return [pod for pod in alive if pod["status"]["phase"] == phase and (phase == "Pending" or current_stage(pod))]
 
     def succeed(self, pod: dict[str, Any]) -> None:
-        job = pod_job(pod).job
+        told = pod_job(pod)
+        job = told.job
         for role, ref in job.inputs.items():
-            assert ref.stage == "model" or ref in self.committed.values(), f"{role} of {job.stage} was never committed: {ref}"
+            made = told.after is not None and ref.digest is None and any(stage == ref.stage for stage, _ in self.committed)
+            assert ref.stage == "model" or made or ref in self.committed.values(), f"{role} of {job.stage} was never committed: {ref}"
         if (job.stage, job.config_digest) not in self.committed:
             uri, digest = f"{job.output_uri}/step-000004", digest_of([job.stage, job.attempt, job.config_digest])
             self.committed[job.stage, job.config_digest] = CheckpointRef(stage=job.stage, uri=uri, digest=digest, step=4, revision=None)
@@ -364,8 +368,13 @@ class Nature:
         }
 
         def ended(raw: dict[str, Any]) -> None:
-            raw["status"]["containerStatuses"][1]["state"] = {"terminated": state}
-            raw["status"]["phase"] = "Failed" if "deletionTimestamp" in raw["metadata"] else "Ended"
+            (own,) = [each for each in raw["status"]["containerStatuses"] if each["name"] == stage_container(job.stage)]
+            own["state"] = {"terminated": state}
+            if outcome != "Succeeded":  # those that wait for it wait in vain
+                for waiting in raw["status"]["containerStatuses"][1:]:
+                    if "running" in waiting["state"]:
+                        waiting["state"] = {"terminated": {"exitCode": 74, "reason": "Error", "finishedAt": state["finishedAt"]}}
+            raw["status"]["phase"] = "Failed" if "deletionTimestamp" in raw["metadata"] and not current_stage(raw) else "Running"
 
         self.api.change("pods", pod["metadata"]["name"], ended)
 
@@ -387,8 +396,8 @@ class Nature:
 
     def _run(self, pod: dict[str, Any]) -> None:
         started = {"running": {"startedAt": format_time(self.api.now)}}
-        stage = stage_container(pod["metadata"]["labels"][STAGE_LABEL])
-        statuses = [{"name": "ray-head", "state": started}, {"name": stage, "state": dict(started), "imageID": "sha256:image"}]
+        names = [container["name"] for container in pod["spec"]["containers"]]
+        statuses = [{"name": name, "state": dict(started), "imageID": "sha256:image"} for name in names]
         status = {"phase": "Running", "startTime": format_time(self.api.now), "containerStatuses": statuses}
         self.api.change("pods", pod["metadata"]["name"], lambda raw: raw.update(status=status))
 
@@ -397,10 +406,15 @@ class Nature:
         return bool((cluster.get("status") or {}).get("conditions"))
 
 
+def current_stage(pod: dict[str, Any]) -> str:
+    """The first whose container runs; those behind it wait."""
+    statuses = pod["status"].get("containerStatuses", [])[1:]
+    return next((each["name"].removeprefix(f"{STAGE_CONTAINER}-") for each in statuses if "running" in each["state"]), "")
+
+
 def pod_job(pod: dict[str, Any]) -> PodJob:
-    """What its (first) stage was told."""
-    stage = pod["metadata"]["labels"][STAGE_LABEL]
-    return PodJob.model_validate_json(pod["metadata"]["annotations"][f"job.prism.dev/{stage}"])
+    """What its current stage was told."""
+    return PodJob.model_validate_json(pod["metadata"]["annotations"][job_annotation(current_stage(pod))])
 
 
 def _head_pod(cluster: dict[str, Any]) -> dict[str, Any]:

@@ -55,7 +55,7 @@ async def one_at_a_time(bench: Bench) -> Figures:
     for name in [f"single-{i}" for i in range(bench.sizes.singles)]:
         cluster = _cluster(name)
         accepted = await bench.api.create(RUNS, prismrun(name))
-        await until(lambda cluster=cluster: cluster in bench.seen.pods, f"{cluster} has its pod")
+        await until(partial(bench.seen.pods.__contains__, cluster), f"{cluster} has its pod")
         to_cluster.append(bench.seen.clusters[cluster] - accepted)
         to_pods.append(max(bench.seen.pods[cluster]) - accepted)
         await asyncio.sleep(APART_SECONDS)
@@ -68,7 +68,7 @@ async def jobs_one_at_a_time(bench: Bench) -> Figures:
     times = []
     for name in [f"single-job-{i}" for i in range(bench.sizes.singles)]:
         accepted = await bench.api.create(JOBS, rayjob(name))
-        await until(lambda name=name: name in bench.seen.of_jobs, f"RayJob {name} has its RayCluster")
+        await until(partial(bench.seen.of_jobs.__contains__, name), f"RayJob {name} has its RayCluster")
         times.append(bench.seen.of_jobs[name] - accepted)
         await asyncio.sleep(APART_SECONDS)
     await _clear(bench, JOBS)
@@ -203,7 +203,7 @@ async def end_first_stage(bench: Bench, run: str) -> float:
 async def settle(bench: Bench, seconds: float = 900.0) -> None:
     """Until every pod runs and nothing has happened for a while, so that the next measurement starts from rest."""
     deadline = time.perf_counter() + seconds
-    while time.perf_counter() < deadline:
+    while time.perf_counter() < deadline and bench.operator.pid:
         await asyncio.sleep(QUIET_SECONDS / 2)
         if time.perf_counter() - bench.seen.at > QUIET_SECONDS and not await bench.api.names(PODS, "fieldSelector=status.phase!=Running"):
             return
@@ -212,7 +212,7 @@ async def settle(bench: Bench, seconds: float = 900.0) -> None:
 
 async def _clear(bench: Bench, path: str) -> None:
     await bench.api.delete_all(path)
-    await until(lambda: not bench.seen.alive, "every RayCluster is gone", 600, every=0.1)
+    await until(lambda: bool(bench.operator.pid) and not bench.seen.alive, "every RayCluster is gone", 600, every=0.1)
     await settle(bench)
 
 

@@ -32,7 +32,8 @@ class OperatorProcess:
     @classmethod
     def of(cls, plane: ControlPlane) -> OperatorProcess:
         """Its modules are compiled beforehand, as they are in the image."""
-        process = cls(plane, *free_ports(2), operator_kubeconfig(plane))
+        metrics_port, health_port = free_ports(2)
+        process = cls(plane, metrics_port, health_port, operator_kubeconfig(plane))
         run([sys.executable, "-c", "import prism_operator.kube.process"], env=process.compiled)
         return process
 
@@ -49,7 +50,7 @@ class OperatorProcess:
             "PRISM_POD_NAMESPACE": "prism-system",
             "PRISM_PROGRESS_SECONDS": str(progress_seconds),
         }
-        self.plane.processes.start(NAME, [Path(sys.executable).with_name("prism"), "operator"], environment)
+        self.plane.processes.start(NAME, [sys.executable, "-m", "prism_operator", "operator"], environment)
 
     def kill(self) -> None:
         """By SIGKILL."""

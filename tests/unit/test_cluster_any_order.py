@@ -20,9 +20,7 @@ from prism_operator.names import ATTEMPT_LABEL, STAGE_LABEL
 from prism_operator.timestamps import parse_time
 from prism_trainer.contract.report import FailureClass
 
-RUN = (
-    make_run(storage={"pvc": {"claimName": "claim"}}, retries={"nodeLost": 20, "headLost": 20, "preempted": 20}).stage("sft").stage("rlvr")
-)
+PATIENT = {"nodeLost": 20, "headLost": 20, "preempted": 20}
 MAX_STATUS_BYTES = 100_000
 NUM_ROUNDS = 60
 
@@ -38,7 +36,13 @@ class Bugs(logging.Handler):
         self.found.append(record.getMessage() + str(record.exc_info))
 
 
+def run(**spec):
+    return make_run(storage={"pvc": {"claimName": "claim"}}, retries=PATIENT, **spec).stage("sft").stage("rlvr").raw
+
+
 class Cluster(RuleBasedStateMachine):
+    raw = run()
+
     def __init__(self):
         super().__init__()
         self.broken = []
@@ -46,7 +50,7 @@ class Cluster(RuleBasedStateMachine):
         logging.getLogger("prism_operator.kube.controller").addHandler(self.bugs)
         self.api = FakeApi(on_create=self.law(self.check_creation), on_status=self.law(self.check_status))
         self.nature = Nature(self.api)
-        self.api.create("prismruns", RUN.raw)
+        self.api.create("prismruns", self.raw)
         self.killed_at = None
         self.operators = [Operator(self.api, self.fault)]
         self.run_of = {}
@@ -192,7 +196,7 @@ class Cluster(RuleBasedStateMachine):
     @precondition(lambda self: not self.api.get("prismruns", "demo"))
     @rule()
     def somebody_makes_a_run_of_the_same_name(self):
-        self.api.create("prismruns", RUN.raw)
+        self.api.create("prismruns", self.raw)
 
     def edit(self, change):
         if self.api.get("prismruns", "demo"):
@@ -266,6 +270,14 @@ class Cluster(RuleBasedStateMachine):
         assert len({stage for stage, _ in self.nature.trained}) == len(self.nature.trained)
 
     def teardown(self):
+        try:
+            self.come_to_an_end()
+        except CrashError:
+            self.no_law_is_broken()
+            raise
+        logging.getLogger("prism_operator.kube.controller").removeHandler(self.bugs)
+
+    def come_to_an_end(self):
         """The faults stop; everything is set right that people have to set right."""
         self.killed_at = None
         del self.operators[1:]
@@ -285,7 +297,6 @@ class Cluster(RuleBasedStateMachine):
         if self.api.get("prismruns", "demo"):
             self.delete_at_last(operator)
         self.no_law_is_broken()
-        logging.getLogger("prism_operator.kube.controller").removeHandler(self.bugs)
 
     def wait_for_quiet(self, operator):
         self.nature.wind_up()
@@ -312,7 +323,11 @@ class Cluster(RuleBasedStateMachine):
         assert not operator.controller.inventory.runs()
 
 
-Cluster.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
-)
+class SharedCluster(Cluster):
+    raw = run(clusterPolicy="Reuse")
+
+
+often = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+Cluster.TestCase.settings = SharedCluster.TestCase.settings = often
 TestAnyOrderOfEvents = Cluster.TestCase
+TestAnyOrderOfEventsInASharedCluster = SharedCluster.TestCase

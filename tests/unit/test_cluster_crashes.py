@@ -9,7 +9,11 @@ from builders import make_run
 from fake_cluster import CrashError, FakeApi, Nature, Operator
 from prism_trainer.contract.report import FailureClass
 
-RUN = make_run(storage={"pvc": {"claimName": "claim"}}, ttlSecondsAfterFinished=None).stage("sft").stage("rlvr")
+
+def run(**spec):
+    return make_run(storage={"pvc": {"claimName": "claim"}}, **spec).stage("sft").stage("rlvr").raw
+
+
 ROUNDS = 14
 
 
@@ -18,13 +22,14 @@ class Story:
     """What happens in each round, besides what the operator does. By default all goes well."""
 
     api: FakeApi = field(default_factory=FakeApi)
+    raw = run()
     is_heard = True
     """Whether whatever an attempt says is still to be heard when an operator comes back."""
 
     def __post_init__(self):
         self.nature = Nature(self.api)
         self.done = set()
-        self.api.create("prismruns", RUN.raw)
+        self.api.create("prismruns", self.raw)
 
     def first(self, what):
         """Whether it is the first time; a story goes on from what happened, not from the number of rounds."""
@@ -65,6 +70,32 @@ class SuspendedInMidStage(Story):
             self.edit(suspend=False)
 
 
+class StagesShareACluster(Story):
+    raw = run(clusterPolicy="Reuse")
+
+
+class TheSecondStageOfASharedClusterFails(AStageFailsAtFirst):
+    raw = run(clusterPolicy="Reuse")
+
+    def first(self, what):
+        return bool(self.nature.trained) and super().first(what)
+
+
+class FinishedAndExpired(Story):
+    raw = run(ttlSecondsAfterFinished=60)
+
+
+class RefusedAndDeletedInMidStage(Story):
+    """The spec is broken while a stage runs, and nobody mends it."""
+
+    def round(self):
+        if self.start_pods() and self.first("broken"):
+            self.edit(seed="wrong")
+        elif self.first("deleted"):
+            self.api.delete("prismruns", "demo")
+        self.nature.wind_up()
+
+
 class DeletedInMidStage(Story):
     def round(self):
         if self.start_pods() and self.first("deleted"):
@@ -100,7 +131,11 @@ STORIES = (
     Story,
     AStageFailsAtFirst,
     SuspendedInMidStage,
+    StagesShareACluster,
+    TheSecondStageOfASharedClusterFails,
+    FinishedAndExpired,
     DeletedInMidStage,
+    RefusedAndDeletedInMidStage,
     TheClusterIsDeletedByHand,
     ThePodsAreNotToBeHad,
 )
@@ -140,7 +175,9 @@ def play(story, fault, is_late=False):
 
 def is_over(api):
     run = api.get("prismruns", "demo")
-    return run is None or (run["status"]["summary"] in ("Succeeded", "Failed") and not api.all("rayclusters") and not api.all("pods"))
+    if run is None or run["spec"].get("ttlSecondsAfterFinished") is not None:
+        return run is None
+    return run["status"]["summary"] in ("Succeeded", "Failed") and not api.all("rayclusters") and not api.all("pods")
 
 
 def ending(story):
@@ -192,5 +229,6 @@ def test_a_story_undisturbed_ends_well_and_with_few_writes(story, summary, num_w
     assert len(told.api.writes) <= num_writes, told.api.writes
 
 
-def test_a_run_deleted_in_mid_stage_is_gone_with_all_it_had():
-    assert play(DeletedInMidStage(), Once()) == ([], None)
+@pytest.mark.parametrize("story", [DeletedInMidStage, RefusedAndDeletedInMidStage, FinishedAndExpired], ids=lambda story: story.__name__)
+def test_a_run_that_is_deleted_is_gone_with_all_it_had(story):
+    assert play(story(), Once()) == ([], None)

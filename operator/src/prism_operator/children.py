@@ -106,6 +106,8 @@ class AttemptRecord:
     """When its pods could first have been made: a queue may have held it up before. By default when it was started."""
     pending: Pending | None = None
     """Set while it lives and its stage has not begun."""
+    held_up: str = ""
+    """What it waited for when that was last written down, where its stage has never begun."""
     loss: Verdict | None = None
     """What its cluster lost, where its stage said nothing."""
     cluster: str = ""

@@ -86,7 +86,7 @@ def _attempt(attempt: Attempt, plan: StagePlan, decision: Decision, now: datetim
         number=record.number,
         outcome=verdict.outcome,
         failure_class=verdict.failure_class,
-        message=verdict.message[: MAX_MESSAGE_CHARACTERS if is_last else MAX_OLD_MESSAGE],
+        message=(verdict.message or _held_up(record))[: MAX_MESSAGE_CHARACTERS if is_last else MAX_OLD_MESSAGE],
         started_at=format_time(record.started_at) if record.started_at else None,
         finished_at=format_time(record.ended_at) if record.ended_at and not record.alive else None,
         gpu_seconds=round(_gpu_seconds(record, plan.resources.num_gpus, now), 1),
@@ -106,6 +106,13 @@ def _gpu_seconds(record: AttemptRecord, num_gpus: int, now: datetime) -> float:
     end = record.ended_at or (parse_time(record.progress.updated_at) if record.progress else None)
     known = (end - record.holding_since).total_seconds() if end and record.holding_since else 0.0
     return max(known * num_gpus, record.gpu_seconds_before)
+
+
+def _held_up(record: AttemptRecord) -> str:
+    """What a living attempt waits for; kept while it is being stopped for that."""
+    if not record.alive:
+        return ""
+    return f"{record.pending.reason}: {record.pending.message}" if record.pending else record.held_up if record.stop else ""
 
 
 def _forgotten(observed: StageObserved) -> dict[str, int]:

@@ -32,16 +32,17 @@ def judge(record: AttemptRecord, committed_final: bool) -> Verdict:
     if record.settled is not None:
         return record.settled
     if record.stop is not None:
-        return _stopped(record.stop.reason)
+        return _stopped(record.stop.reason, record.held_up)
     if record.result is not None:
         return _reported(record)
     return record.loss or _vanished(record)
 
 
-def _stopped(reason: StopReason) -> Verdict:
+def _stopped(reason: StopReason, held_up: str) -> Verdict:
     if reason in _OUR_FAULT:
         failure_class, message = _OUR_FAULT[reason]
-        return Verdict(Outcome.FAILED, failure_class, message)
+        told = reason in (StopReason.START_DEADLINE, StopReason.QUEUE_DEADLINE) and held_up
+        return Verdict(Outcome.FAILED, failure_class, f"{message}: {held_up}" if told else message)
     return Verdict(Outcome.STOPPED, message=f"stopped on request ({reason.value})")
 
 

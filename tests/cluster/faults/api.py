@@ -45,7 +45,8 @@ class Api:
         tls = ssl.create_default_context(cadata=base64.b64decode(cluster["certificate-authority-data"]).decode())
         connector = aiohttp.TCPConnector(ssl=tls, limit=0)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
-        async with aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session:
+        plain = {"Accept-Encoding": "identity"}  # the proxy passes bodies on as they are
+        async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=plain) as session:
             yield cls(session, cluster["server"], user["token"])
         await asyncio.sleep(0.05)  # TLS connections close a turn of the loop later, and complain when there is none
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,7 +80,7 @@ class ControlPlane:
     def start_kuberay(self, metrics_port: int = 8080, health_port: int = 8082) -> None:
         """KubeRay's definitions, applied by the server (they are too long for an annotation), and its operator as a process."""
         self.kubectl("apply", "--server-side", "--force-conflicts", "-f", kuberay_crds(), timeout=120)
-        self.kubectl("wait", "--for=condition=Established", "crd/rayclusters.ray.io", "crd/rayjobs.ray.io", "--timeout=60s")
+        wait_until(self._serves_ray, "The API server serves rayclusters and rayjobs", seconds=60)
         self.processes.start(
             "kuberay-operator",
             [
@@ -90,6 +91,14 @@ class ControlPlane:
                 f"-health-probe-bind-address={self.host}:{health_port}",
             ],
         )
+
+    def _serves_ray(self) -> bool:
+        # Not `kubectl wait`: it gives up on an object that has no conditions yet.
+        try:
+            served = json.loads(self.kubectl("get", "--raw", "/apis/ray.io/v1"))["resources"]
+        except CommandFailed:
+            return False
+        return {"rayclusters", "rayjobs"} <= {resource["name"] for resource in served}
 
     def _etcd(self) -> list[str | Path]:
         client, peer = f"http://127.0.0.1:{self.etcd_port}", f"http://127.0.0.1:{self.etcd_peer_port}"

@@ -58,14 +58,31 @@ def make(folder: Path) -> int:
 
 def destroy(folder: Path) -> None:
     """Ends all that runs inside and takes back what was changed outside. Safe to repeat, and after a crash at any point."""
+    init = Processes(folder).pid("init")
     Processes(folder).stop("init", signal.SIGKILL, seconds=30)
-    if Path("/sys/class/net", HOST_LINK).exists():
-        run(["ip", "link", "delete", HOST_LINK])
+    if init is not None:
+        wait_until(lambda: not _entrances(init), "The commands that led into the node's namespaces have ended", seconds=10, every=0.05)
+    # The link goes with its other end; both may happen at once.
+    run(["ip", "link", "delete", HOST_LINK], check=False)
+    wait_until(lambda: not run(["ip", "link", "show", HOST_LINK], check=False), f"{HOST_LINK} is gone", seconds=10)
     _remove_cgroup(cgroup_name(folder))
     _restore_settings(folder)
     for mount_point in _made_mount_points(folder):
         if mount_point.is_dir() and not any(mount_point.iterdir()):
             mount_point.rmdir()
+
+
+def _entrances(init: int) -> list[Path]:
+    """The outer halves of the node's processes; each ends a moment after its inner half."""
+    mark = f"--target={init}".encode()
+    return [path for path in Path("/proc").glob("[0-9]*/cmdline") if mark in _read(path).split(b"\0")]
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""  # the process has ended since it was listed
 
 
 def _mount(folder: Path, init: int) -> None:

@@ -58,7 +58,7 @@ def make_ray_cluster(plan: RunPlan, start: StartAttempt, settings: Settings) -> 
             "enableInTreeAutoscaling": False,
             "authOptions": {"mode": "token"},
             "headGroupSpec": {
-                "rayStartParams": _ray_params(stage) | {"no-monitor": "true"},
+                "rayStartParams": _ray_params(stage) | _head_params(stage),
                 "template": head_pod(plan, stage, make_pod_jobs(plan, start), name, labels, settings),
             },
             "workerGroupSpecs": _workers(plan, stage, labels, settings),
@@ -116,6 +116,11 @@ def _ray_params(stage: StagePlan) -> dict[str, str]:
     if stage.engine == "verl":
         return {}
     return {"num-gpus": "0", "object-store-memory": str(100 * 2**20)}
+
+
+def _head_params(stage: StagePlan) -> dict[str, str]:
+    """Nothing scales, so there is nothing to monitor; and a dashboard that nobody needs is a way in and two hundred megabytes."""
+    return {"no-monitor": "true"} if stage.engine == "verl" else {"no-monitor": "true", "include-dashboard": "false"}
 
 
 def _owner(plan: RunPlan) -> dict[str, Any]:

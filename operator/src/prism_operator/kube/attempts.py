@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pydantic import ValidationError
 
 from prism_operator.api import AttemptStatus, PrismRunStatus, StageStatus
-from prism_operator.children import AttemptRecord, Children, CommittedCheckpoint, StopRequest, Wishes
+from prism_operator.children import AttemptRecord, Children, CommittedCheckpoint, Outcome, StopRequest, Wishes
 from prism_operator.kube.facts import ClusterFacts, ContainerFacts, PodFacts
 from prism_operator.kube.remembered import (
     by_class,
@@ -152,6 +152,7 @@ def record_of(cluster: ClusterFacts, pods: list[PodFacts], before: AttemptStatus
         cluster=cluster.name,
         images={cluster.stage: stage.image} if stage and stage.image else {},
         gpu_seconds_before=before.gpu_seconds if before else 0.0,
+        held_up=before.message if before and before.outcome == Outcome.RUNNING else "",
         waiting_since=max((time for time in (cluster.created_at, cluster.released_at) if time), default=None),
     )
     settled = settled_of(before)

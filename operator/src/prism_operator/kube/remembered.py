@@ -30,6 +30,7 @@ def without_cluster(stage: StageStatus, attempt: AttemptStatus, now: datetime) -
         cluster=attempt.cluster or "",
         gpu_seconds_before=attempt.gpu_seconds,
         stop=remembered_stop(attempt, now),
+        held_up=attempt.message if attempt.outcome == Outcome.RUNNING else "",
     )
     if record.settled is not None or record.stop is not None:
         return record

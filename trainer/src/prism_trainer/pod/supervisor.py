@@ -76,7 +76,8 @@ class Supervisor:
         final = self._final_there_already(job)
         if final is not None:
             return self._succeeded(job, final, f"was complete already: attempt {final.attempt} committed its final checkpoint")
-        wait_for_gang(self._pod.num_nodes, self._pod.gang_seconds, self._places, self._stop, self._board)
+        if job.engine == "verl" or self._pod.num_nodes > 1:  # engine local computes in this container alone
+            wait_for_gang(self._pod.num_nodes, self._pod.gang_seconds, self._places, self._stop, self._board)
         self._board.phase("copying inputs")
         job = bring_inputs(job, self._pod.storage_uri, self._copies, self._places, self._stop)
         output = Path(self._copies.path(job.output_uri))

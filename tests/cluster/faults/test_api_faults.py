@@ -1,0 +1,173 @@
+"""The way to the API server is bad, or it is away itself. The run's story is that of a run nothing disturbed."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from cluster.faults.proxy import Dropped, refusal
+from cluster.faults.runs import is_finished, outcomes, story
+from cluster.faults.scene import scene, undisturbed
+from cluster.faults.side_by_side import alone
+from cluster.faults.stage_player import runs
+
+pytestmark = pytest.mark.cluster
+
+CLUSTERS = ("demo-sft-a1", "demo-rlvr-a1")
+IDLE_SECONDS = 20
+INACTIVITY_SECONDS = 70
+"""After which kopf takes a silent watch for dead."""
+
+
+def first_times(count, what):
+    """A hook that does it to every write the first times it is tried."""
+    tried = Counter()
+
+    async def hook(passing):
+        tried[passing.method, passing.resource, passing.name] += bool(passing.write)
+        return what(passing) if passing.write and tried[passing.method, passing.resource, passing.name] <= count else None
+
+    return hook
+
+
+def drop(passing):
+    raise Dropped
+
+
+FAULTS = {
+    "409 for every second status": {"before": lambda: every_second_status()},
+    "429 with Retry-After": {"before": lambda: first_times(1, lambda _: refusal(429, "TooManyRequests", Retry_After="1"))},
+    "503 without": {"before": lambda: first_times(2, lambda _: refusal(503, "ServiceUnavailable"))},
+    "500 before it is done": {"before": lambda: first_times(1, lambda _: refusal(500, "InternalError"))},
+    "500 after it is done": {"after": lambda: first_times(1, lambda _: refusal(500, "InternalError"))},
+    "504 after it is done": {"after": lambda: first_times(1, lambda _: refusal(504, "Timeout"))},
+    "connection lost before it is done": {"before": lambda: first_times(1, drop)},
+    "connection lost after it is done": {"after": lambda: first_times(1, drop)},
+}
+
+
+def every_second_status():
+    """A storm: somebody else always is a little faster."""
+    seen = Counter()
+
+    async def hook(passing):
+        seen[passing.resource] += bool(passing.write)
+        refused = passing.resource == "prismruns/status" and seen[passing.resource] % 2
+        return refusal(409, "Conflict", "the object has been modified") if refused else None
+
+    return hook
+
+
+@pytest.mark.parametrize("fault", list(FAULTS))
+async def test_a_run_ends_the_same_through(plane, fault):
+    reference = await undisturbed(plane)
+    async with scene(plane) as here:
+        for place, make in FAULTS[fault].items():
+            setattr(here.proxy, place, make())
+        await here.apply()
+        assert story(await here.until_finished()) == reference
+        here.assert_created(*CLUSTERS)
+
+
+async def test_a_silent_watch_is_opened_anew_after_the_time_of_inactivity(plane):
+    async with scene(plane) as here:
+        here.player.default = runs
+        await here.apply()
+        await here.until_runs("sft")
+        here.proxy.stall_watches()
+        await here.player.pods[here.sightings.head("demo-sft-a1")["metadata"]["name"]].succeed()
+        await here.stays(lambda: outcomes(here.sightings.run(), "sft") == ["Running"], "nobody has told the operator", 5)
+        await here.until(
+            lambda: outcomes(here.sightings.run(), "sft") == ["Succeeded"], "the operator has heard", seconds=2 * INACTIVITY_SECONDS
+        )
+
+
+async def test_retry_after_is_waited_for(plane):
+    async with scene(plane) as here:
+        here.proxy.before = first_times(1, lambda _: refusal(429, "TooManyRequests", Retry_After="3"))
+        await here.apply()
+        await here.until_finished()
+        creations = [passing for passing in here.proxy.writes("rayclusters", "POST") if passing.name == "demo-sft-a1"]
+        assert [passing.answer for passing in creations] == [429, 201]
+        assert creations[1].at - creations[0].at >= 3
+
+
+async def test_watches_that_are_cut_every_second_lose_nothing(plane):
+    reference = await undisturbed(plane)
+    async with scene(plane) as here:
+        here.proxy.watch_seconds = 1.0
+
+        async def slow(pod):
+            await pod.run()
+            await asyncio.sleep(2.5)
+            await pod.succeed()
+
+        here.player.default = slow
+        await here.apply()
+        assert story(await here.until_finished()) == reference
+        here.assert_created(*CLUSTERS)
+        assert sum(passing.is_watch for passing in here.proxy.log) > 9
+
+
+async def test_what_happened_while_the_watches_were_away_is_seen_after_410(plane):
+    reference = await undisturbed(plane)
+    async with scene(plane) as here:
+        here.player.default = runs
+        await here.apply()
+        for stage in ("sft", "rlvr"):
+            await here.until_runs(stage)
+            here.proxy.stall_watches()
+            await here.player.pods[here.sightings.head(f"demo-{stage}-a1")["metadata"]["name"]].succeed()
+            await asyncio.sleep(0.5)
+            here.proxy.expire_watches()
+        assert story(await here.until_finished()) == reference
+        here.assert_created(*CLUSTERS)
+
+
+async def test_children_that_went_while_the_watches_were_away_are_missed_after_410(plane):
+    async with scene(plane) as here:
+        here.player.parts["demo-sft-a1"] = runs
+        await here.apply()
+        await here.until_runs("sft")
+        here.proxy.stall_watches()
+        await here.delete("rayclusters", "demo-sft-a1", propagationPolicy="Foreground")
+        await here.until_bare()
+        here.proxy.expire_watches()
+        run = await here.until_finished()
+        assert outcomes(run, "sft")[1:] == ["Succeeded"]
+        here.assert_created("demo-sft-a1", "demo-sft-a2", "demo-rlvr-a1")
+
+
+async def test_an_idle_operator_asks_for_nothing_but_its_watches(plane):
+    finished, running = [f"done{i}" for i in range(20)], [f"runs{i}" for i in range(5)]
+    async with scene(plane) as here:
+        for name in running:
+            here.player.parts[f"{name}-sft-a1"] = runs
+        await asyncio.gather(*(here.apply(name=name) for name in (*finished, *running)))
+        for name in finished:
+            await here.until_finished(name)
+        for name in running:
+            await here.until_runs("sft", name=name)
+        await asyncio.sleep(2)
+        here.proxy.heal()
+        await asyncio.sleep(IDLE_SECONDS)
+        assert [str(passing) for passing in here.proxy.log if not passing.is_watch] == []
+        assert not any(is_finished(here.sightings.run(name)) for name in running)
+
+
+@alone
+async def test_a_restart_of_the_api_server_in_mid_stage_is_outlived(plane):
+    reference = await undisturbed(plane)
+    async with scene(plane) as here:
+        here.player.default = runs
+        await here.apply()
+        for stage in ("sft", "rlvr"):
+            await here.until_runs(stage)
+            head = here.player.pods[here.sightings.head(f"demo-{stage}-a1")["metadata"]["name"]]
+            await asyncio.to_thread(plane.control.processes.stop, "kube-apiserver")
+            await asyncio.sleep(1)
+            await asyncio.to_thread(plane.control.processes.restart, "kube-apiserver")
+            await asyncio.to_thread(plane.control.wait_for_api)
+            await head.succeed()
+        assert story(await here.until_finished()) == reference
+        here.assert_created(*CLUSTERS)
