@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -40,6 +41,7 @@ STEPS: tuple[tuple[Measure, tuple[str, ...]], ...] = (
 
 def main() -> int:
     arguments = _parser().parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     sizes = QUICK if arguments.quick else FULL
     sizes = replace(sizes, runs=arguments.runs or sizes.runs, idle_seconds=arguments.idle or sizes.idle_seconds)
     only = set(arguments.only.split(",")) if arguments.only else set()

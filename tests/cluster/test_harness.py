@@ -15,7 +15,7 @@ import s3fs
 from cluster.harness.api_only import api_server
 from cluster.harness.commands import CommandFailed, run
 from cluster.harness.locations import running_dir
-from cluster.harness.namespaces import KUBELET_SETTINGS, cgroup_name
+from cluster.harness.namespaces import KUBELET_SETTINGS, cgroup_name, hierarchies
 from cluster.harness.node import Node
 from cluster.harness.processes import start_time
 
@@ -191,12 +191,10 @@ def test_the_light_mode_needs_no_node_and_leaves_nothing():
 
 def traces(folder):
     """What a node could leave on this machine, with its folder's name as the mark of what is its own."""
-    mark = str(folder).encode()
-    processes = [path.name for path in Path("/proc").glob("[0-9]*") if mark in (path / "cmdline").read_bytes()]
     return {
-        "processes": processes,
+        "processes": [line for line in run(["ps", "-ww", "-eo", "pid,args"]).splitlines() if str(folder) in line],
         "mounts": [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(folder) in line or "/run/netns" in line],
-        "groups": [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/{cgroup_name(folder)}")],
+        "groups": [path for root in hierarchies() if (path := root / cgroup_name(folder)).exists()],
         "settings": [Path("/proc/sys", name).read_text() for name in KUBELET_SETTINGS],
         "run": sorted(path.name for path in Path("/run").iterdir()),
         "lib": sorted(path.name for path in Path("/var/lib").iterdir()),

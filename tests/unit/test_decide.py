@@ -161,3 +161,57 @@ def test_phases_that_end_a_run():
         Phase.SUCCEEDED,
         Phase.FAILED,
     }
+
+
+def on_a_cluster(**fields):
+    return two().live("sft", **{"cluster": "demo-sft-a1", "remains": True, **fields})
+
+
+def test_a_clusters_pods_are_killed_by_the_kubelet_and_forced_out_only_long_after():
+    asked_at_0 = {"stop": asked(StopReason.SUSPEND), "deleting": at(0), "leaving": at(0)}
+    scene = on_a_cluster(**asked_at_0)
+    assert [[stop.kill for stop in scene.decide(at(now)).stops] for now in (10, 99, 100)] == [[], [], [True]]
+    assert scene.decide(at(1)).wake_at == at(100)
+
+
+@pytest.mark.parametrize(
+    ("fields", "released"),
+    [({"remains": True}, 1), ({"remains": True, "deleting": NOW}, 0), ({"remains": False}, 0)],
+    ids=["there", "on its way out", "gone"],
+)
+def test_the_cluster_of_an_ended_attempt_is_released_once(fields, released):
+    scene = two().attempt("sft", failed="NodeLost", cluster="demo-sft-a1", **fields)
+    assert len(scene.decide().releases) == released
+
+
+def test_a_new_attempt_waits_until_the_old_ones_cluster_is_gone():
+    scene = two().attempt("sft", failed="NodeLost", cluster="demo-sft-a1", remains=True, deleting=NOW)
+    assert (started(scene.decide()), scene.decide().phase) == (None, "Stopping")
+
+
+def test_the_next_stage_does_not_wait_for_the_cluster_of_the_one_before():
+    scene = two().attempt("sft", cluster="demo-sft-a1", remains=True).final("sft")
+    assert started(scene.decide()) == ("rlvr", 1) and [record.stage for record in scene.decide().releases] == ["sft"]
+
+
+def test_a_deleted_run_stops_what_lives_and_goes_when_nothing_is_left():
+    assert [stop.reason for stop in on_a_cluster().wish(deleted=True).decide().stops] == [StopReason.DELETED]
+    assert not on_a_cluster(alive=False).wish(deleted=True).decide().lets_go
+    assert two().attempt("sft").wish(deleted=True).decide().lets_go
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_a_finished_run_expires_also_where_it_never_had_a_cluster(passes):
+    scene = make_run(ttlSecondsAfterFinished=60).stage("sft").scene().attempt("sft", failed="UserError")
+    for _ in range(passes - 1):
+        scene.status()
+    decision = scene.decide()
+    assert (decision.wake_at, decision.expires) == (at(60), False)
+    scene.status()
+    assert scene.decide(at(60)).expires
+
+
+def test_a_finished_run_does_not_expire_before_its_pods_are_gone():
+    scene = make_run(ttlSecondsAfterFinished=0).stage("sft").scene().attempt("sft", failed="UserError", remains=True, cluster="c")
+    scene.status()
+    assert not scene.decide(at(9)).expires

@@ -66,3 +66,15 @@ def test_a_skipped_stage_is_done_with_the_checkpoint_it_is_skipped_with():
     scene = run.scene()
     scene.plan = run.plan(pins={"sft": pin})
     assert scene.observe().stage("sft").output == pin
+
+
+def test_a_final_checkpoint_of_another_configuration_is_kept_in_mind():
+    scene = sft().attempt("sft", config_digest=OTHER_DIGEST).final("sft", digest=OTHER_DIGEST)
+    assert scene.observe().stage("sft").superseded == scene.checkpoints[0]
+    assert scene.final("sft", 2).observe().stage("sft").superseded is None
+
+
+def test_an_attempt_that_has_ended_remains_while_its_cluster_does():
+    observed = sft().attempt("sft", 1, failed="NodeLost", remains=True).attempt("sft", 2).live("sft", 3, remains=True).observe()
+    assert [record.number for record in observed.remaining] == [1]
+    assert [attempt.number for attempt in observed.stage("sft").remaining] == [1]

@@ -1,13 +1,24 @@
 """Retry, deadlines and retention: one rule each, time an argument."""
 
+from dataclasses import replace
+
 import pytest
 
 from builders import NOW, at, heartbeat, make_run
 from prism_operator.api import Deadlines, Retention, Retries
-from prism_operator.children import AttemptRecord, StopReason, StopRequest
-from prism_operator.policies.deadline import hang_deadline, kill_deadline, run_deadline, stage_deadline
+from prism_operator.children import AttemptRecord, Pending, StopReason, StopRequest
+from prism_operator.policies.deadline import (
+    expiry,
+    hang_deadline,
+    kill_deadline,
+    queue_deadline,
+    run_deadline,
+    stage_deadline,
+    start_deadline,
+)
 from prism_operator.policies.retention import leftovers
-from prism_operator.policies.retry import GiveUp, TryAgain, retry
+from prism_operator.policies.retry import GiveUp, TryAgain, retry, warm_retries
+from prism_trainer.contract.report import FailureClass
 
 
 def stage_of(*failures, **fields):
@@ -107,3 +118,29 @@ def test_a_living_attempts_folder_and_the_checkpoint_it_goes_on_from_are_left_al
 
 def test_what_a_dead_attempt_never_finished_goes():
     assert kept(sft().attempt("sft").unfinished("sft", 1, "step-000003")) == ["attempt-1/step-000003"]
+
+
+def waits(queued=False, **fields):
+    return AttemptRecord("sft", 1, alive=True, started_at=NOW, pending=Pending("Why", "because", queued=queued), **fields)
+
+
+def test_the_time_to_start_counts_from_when_the_pods_could_be_made_and_not_while_queued():
+    limits = Deadlines(start_seconds=30, queue_seconds=60)
+    assert start_deadline(limits, waits()) == at(30)
+    assert start_deadline(limits, waits(waiting_since=at(500))) == at(530)
+    assert start_deadline(limits, waits(queued=True)) is None and queue_deadline(limits, waits(queued=True)) == at(60)
+    assert queue_deadline(limits, waits()) is None and queue_deadline(Deadlines(), waits(queued=True)) is None
+    assert start_deadline(limits, AttemptRecord("sft", 1, alive=True, started_at=NOW)) is None
+
+
+def test_a_finished_run_is_kept_for_its_time():
+    finished = NOW.isoformat()
+    assert (expiry(60, finished), expiry(0, finished), expiry(None, finished), expiry(60, None)) == (at(60), NOW, None, None)
+
+
+def test_failures_within_an_attempt_and_forgotten_ones_count_against_the_budget():
+    restarted = stage_of("Hang", restarts={FailureClass.HANG: 1})
+    assert isinstance(retry(restarted, Retries(hang=1), 0), GiveUp) and isinstance(retry(restarted, Retries(hang=2), 0), TryAgain)
+    assert warm_retries(restarted, Retries(hang=5, user_error=2), 0) == {FailureClass.USER_ERROR: 2, FailureClass.HANG: 3}
+    forgetful = replace(stage_of("Hang"), forgotten={FailureClass.HANG: 4})
+    assert isinstance(retry(forgetful, Retries(hang=4), 0), GiveUp)

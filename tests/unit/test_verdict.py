@@ -3,13 +3,16 @@
 import pytest
 
 from builders import NOW, OTHER_DIGEST
-from prism_operator.children import AttemptRecord, StopReason, StopRequest
-from prism_operator.verdict import Outcome, judge
+from prism_operator.children import AttemptRecord, Outcome, StopReason, StopRequest, Verdict
+from prism_operator.verdict import judge
 from prism_trainer.contract.report import FailureClass, StageResult
 
 
 def record(**fields):
     return AttemptRecord("sft", 1, **{"config_digest": OTHER_DIGEST, "started_at": NOW, **fields})
+
+
+LOST = Verdict(Outcome.FAILED, FailureClass.HEAD_LOST, "the head is gone")
 
 
 def result(outcome, failure_class=None):
@@ -48,6 +51,14 @@ def stop(reason):
         (record(exit_code=75), "Stopped", "Preempted"),
         (record(exit_code=0), "Failed", "UserError"),
         (record(config_digest=None, started_at=None), "Failed", "ControlPlane"),
+        (record(result=result("Stopped"), stop=stop(StopReason.HEAD_LOST)), "Failed", "HeadLost"),
+        (record(result=result("Stopped"), stop=stop(StopReason.WORKER_LOST)), "Failed", "NodeLost"),
+        (record(stop=stop(StopReason.START_DEADLINE)), "Failed", "ControlPlane"),
+        (record(stop=stop(StopReason.QUEUE_DEADLINE)), "Failed", "DeadlineExceeded"),
+        (record(loss=LOST), "Failed", "HeadLost"),
+        (record(loss=LOST, result=result("Failed", FailureClass.USER_ERROR)), "Failed", "UserError"),
+        (record(loss=LOST, stop=stop(StopReason.SUSPEND)), "Stopped", None),
+        (record(settled=LOST, result=result("Stopped"), stop=stop(StopReason.SUSPEND)), "Failed", "HeadLost"),
     ],
 )
 def test_what_an_attempt_left_behind_decides(left_behind, outcome, failure_class):
@@ -62,3 +73,8 @@ def test_a_committed_final_checkpoint_is_success_whatever_the_process_did(left_b
 
 def test_the_last_words_of_a_process_are_told():
     assert "ImportError: no torch" in judge(record(exit_code=1, log_tail="ImportError: no torch"), committed_final=False).message
+
+
+def test_a_success_that_was_told_is_told_in_the_same_words_for_ever():
+    told = Verdict(Outcome.SUCCEEDED, None, "trained in 3 hours")
+    assert judge(record(settled=told), committed_final=True) == told

@@ -91,6 +91,15 @@ class Scene:
         await self.until(holds, f"{kind} is {status} {reason} {words}")
         return condition(self.sightings.run(name), kind)
 
+    async def until_reason(self, reason: str, name: str = "demo") -> str:
+        """Of the whole status; its message."""
+
+        def status() -> Object:
+            return (self.sightings.run(name) or {}).get("status") or {}
+
+        await self.until(lambda: status().get("reason") == reason, f"the reason is {reason}")
+        return str(status()["message"])
+
     async def until_runs(self, stage: str, attempt: int = 1, name: str = "demo") -> None:
         """The attempt's stage has begun, and the operator has said so."""
         cluster = cluster_name(name, stage, attempt)

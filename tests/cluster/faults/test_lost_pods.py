@@ -168,8 +168,7 @@ async def test_a_quota_of_rayclusters_is_told_of_and_tried_again(plane):
     async with scene(plane) as here:
         await set_quota(here, "count/rayclusters.ray.io", "0")
         await here.apply(ONE)
-        await here.until(lambda: (here.sightings.run()["status"] or {}).get("reason") == "StartRefused", "the refusal is told")
-        assert "exceeded quota: tight" in here.sightings.run()["status"]["message"]
+        assert "exceeded quota: tight" in await here.until_reason("StartRefused")
         await set_quota(here, "count/rayclusters.ray.io", "1")
         run = await here.until_finished()
         assert [each["number"] for each in attempts(run, "sft")] == [1]
@@ -183,8 +182,7 @@ async def test_somebody_elses_raycluster_of_the_same_name_is_left_alone_and_told
         body = {"apiVersion": "ray.io/v1", "kind": "RayCluster", "metadata": {"name": "demo-sft-a1"}, "spec": spec}
         foreign = await here.api.create(place(here.namespace, "rayclusters"), body)
         await here.apply(ONE)
-        await here.until(lambda: (here.sightings.run().get("status") or {}).get("reason") == "StartRefused", "the refusal is told")
-        assert "RayCluster demo-sft-a1 exists and does not belong to this PrismRun" in here.sightings.run()["status"]["message"]
+        assert "RayCluster demo-sft-a1 exists and does not belong to this PrismRun" in await here.until_reason("StartRefused")
         await here.delete("prismruns", "demo")
         await here.until_gone()
         left = await here.api.get(place(here.namespace, "rayclusters", "demo-sft-a1"))
@@ -194,6 +192,6 @@ async def test_somebody_elses_raycluster_of_the_same_name_is_left_alone_and_told
             False,
         )
         await here.api.create(place(here.namespace, "prismruns"), make_run(ONE))
-        await here.until(lambda: (here.sightings.run().get("status") or {}).get("reason") == "StartRefused", "it is told again")
+        await here.until_reason("StartRefused")
         await here.delete("rayclusters", "demo-sft-a1")
         assert outcomes(await here.until_finished(), "sft") == ["Succeeded"]

@@ -121,7 +121,7 @@ echo 1 > /proc/sys/net/ipv4/ip_forward
         run(["ip", "route", "add", destination, "via", NODE_ADDRESS])
 
 
-def _hierarchies() -> list[Path]:
+def hierarchies() -> list[Path]:
     """One root for cgroup v2; one per controller for v1."""
     if (CGROUPS / "cgroup.controllers").exists():
         return [CGROUPS]
@@ -129,7 +129,7 @@ def _hierarchies() -> list[Path]:
 
 
 def _make_cgroup(name: str) -> None:
-    for root in _hierarchies():
+    for root in hierarchies():
         if (root / "cgroup.controllers").exists() and root == CGROUPS:
             wanted = " ".join(f"+{name}" for name in (root / "cgroup.controllers").read_text().split())
             (root / "cgroup.subtree_control").write_text(wanted)
@@ -141,7 +141,7 @@ def _make_cgroup(name: str) -> None:
 
 
 def _remove_cgroup(name: str) -> None:
-    for root in _hierarchies():
+    for root in hierarchies():
         group = root / name
         if group.exists():
             folders = sorted((path for path in group.rglob("*") if path.is_dir()), key=lambda path: len(path.parts), reverse=True)

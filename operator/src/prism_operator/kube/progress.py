@@ -68,7 +68,7 @@ async def _ask(
 async def _fetch(session: aiohttp.ClientSession, address: str) -> Progress | None:
     host = f"[{address}]" if ":" in address else address
     try:
-        async with session.get(f"http://{host}:{PROGRESS_PORT}/progress") as response:
+        async with session.get(f"http://{host}:{PROGRESS_PORT}/progress", allow_redirects=False) as response:
             if response.status != 200:
                 return None
             told = Progress.model_validate_json(await _body(response))
