@@ -15,14 +15,16 @@ class Sizes:
     jobs: int = 300
     """RayJobs in a burst."""
     runs: int = 1000
-    idle_seconds: float = 60.0
+    idle_seconds: float = 330.0
+    """Longer than anything the operator does now and then."""
+    unasked_seconds: float = 30.0
     missed: int = 50
     """Stages that end while the operator is dead."""
     transitions: int = 500
 
 
 FULL = Sizes()
-QUICK = Sizes(singles=15, paced=60, jobs=40, runs=100, idle_seconds=20.0, missed=10, transitions=50)
+QUICK = Sizes(singles=15, paced=60, jobs=40, runs=100, idle_seconds=20.0, unasked_seconds=10.0, missed=10, transitions=50)
 PACE = 30.0
 """PrismRuns a second, at which the queue must stay short."""
 TRANSITIONS_A_SECOND = 10.0

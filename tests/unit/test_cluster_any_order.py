@@ -328,7 +328,7 @@ class SharedCluster(Cluster):
     raw = run(clusterPolicy="Reuse")
 
 
-often = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+often = settings(max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 Cluster.TestCase.settings = SharedCluster.TestCase.settings = often
 TestAnyOrderOfEvents = Cluster.TestCase
 TestAnyOrderOfEventsInASharedCluster = SharedCluster.TestCase

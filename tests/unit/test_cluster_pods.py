@@ -159,14 +159,14 @@ specs = st.dictionaries(st.sampled_from(["nodeSelector", "tolerations", "affinit
 patches = st.builds(lambda spec, listed, meta: {"metadata": meta, "spec": {**spec, "containers": listed}}, specs, containers, st.just({}))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(patches)
 def test_a_patch_laid_over_twice_changes_no_more_than_once(patch):
     once = patched(POD, [patch])
     assert patched(once, [patch]) == once
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(patches)
 def test_no_patch_loses_a_container_its_name_or_its_security_unless_it_says_so(patch):
     pod = patched(POD, [patch])

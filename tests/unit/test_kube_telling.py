@@ -5,7 +5,7 @@ import asyncio
 import prometheus_client
 import pytest
 
-from builders import NOW, at, heartbeat, make_run
+from builders import NOW, heartbeat
 from prism_operator.api import AttemptStatus, Condition, PrismRunStatus, StageStatus
 from prism_operator.errors import ClusterError
 from prism_operator.kube import metrics, telling
@@ -247,7 +247,3 @@ def test_a_part_that_stopped_is_named():
     checked = health()
     checked.stopped = "the poller"
     assert "the poller" in checked.complaint()
-
-
-def test_no_time_is_lost_between_the_tests():
-    assert at(0) == NOW and make_run().stage("sft").plan()

@@ -1,5 +1,7 @@
 """What the user is told."""
 
+import json
+
 import pytest
 
 from builders import NOW, OTHER_DIGEST, at, heartbeat, make_pipeline, make_run
@@ -152,3 +154,27 @@ def test_a_refused_spec_is_told_with_every_problem_and_keeps_what_was_known():
     )
     before = two().done("sft").status()
     assert rejected_status(problems, 2, before, NOW).is_true("SFTSucceeded")
+
+
+def test_a_status_fits_into_the_api_server_whatever_the_pods_say():
+    run, long = make_run(), "é" * 5000
+    for number in range(32):
+        run.stage("sft", f"stage-{number}")
+    scene = run.scene()
+    for number in range(32):
+        for attempt in range(1, 12):
+            metrics = {f"{i}-{long}": 0.123456789 for i in range(500)}
+            progress = heartbeat(f"stage-{number}", NOW).model_copy(update={"metrics": metrics, "phase": long})
+            scene.attempt(f"stage-{number}", attempt, failed="UserError", log_tail=long, progress=progress)
+            record = scene.attempts[-1]
+            object.__setattr__(record, "result", record.result.model_copy(update={"message": long}))
+    assert len(json.dumps(scene.status().to_dict(), ensure_ascii=False).encode()) < 1_000_000
+
+
+def test_gpu_seconds_of_an_attempt_on_a_cluster_never_grow_by_being_told_again():
+    scene = make_run(resources={"gpusPerNode": 8}).stage("sft").scene()
+    scene.attempt("sft", 1, failed="NodeLost", cluster="demo-sft-a1", holding_since=at(-100), ended_at=at(0))
+    first = scene.status().gpu_seconds
+    scene.attempts.clear()
+    scene.attempt("sft", 1, failed="NodeLost", cluster="demo-sft-a1", gpu_seconds_before=first)
+    assert first == scene.status().gpu_seconds == 800.0

@@ -1,4 +1,4 @@
-"""The test cluster by hand, from the folder `tests`: `python -m cluster.harness up | down | status | images | kubeconfig | logs`."""
+"""The test cluster by hand, from the folder `tests`: `python -m cluster.harness COMMAND`, `-h` for the commands."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from cluster.harness import images
+from cluster.harness.build import build
 from cluster.harness.commands import CommandFailed
 from cluster.harness.node import Node
 
@@ -27,6 +28,7 @@ def _parser() -> argparse.ArgumentParser:
     up = commands.add_parser("up", help="start it, with the project's images, and keep it until `down`")
     up.add_argument("--fsync", action="store_true", help="let etcd write to disk before it answers, as benchmarks need")
     up.add_argument("--no-images", action="store_true", help="start without building the project's images")
+    commands.add_parser("build", help="build every program from its Go module, those of the light mode and the benchmarks included")
     commands.add_parser("down", help="end it and remove every trace but the cache")
     commands.add_parser("status", help="what runs")
     images = commands.add_parser("images", help="build the project's images again and hand them to the running cluster")
@@ -47,6 +49,11 @@ def _up(node: Node, arguments: argparse.Namespace) -> int:
     if not arguments.no_images:
         images.provide(node)
     return _kubeconfig(node, arguments)
+
+
+def _build(node: Node, arguments: argparse.Namespace) -> int:
+    build()
+    return 0
 
 
 def _down(node: Node, arguments: argparse.Namespace) -> int:
@@ -85,7 +92,7 @@ def _logs(node: Node, arguments: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"up": _up, "down": _down, "status": _status, "images": _images, "kubeconfig": _kubeconfig, "logs": _logs}
+COMMANDS = {"up": _up, "build": _build, "down": _down, "status": _status, "images": _images, "kubeconfig": _kubeconfig, "logs": _logs}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -29,7 +29,7 @@ def api_server(
 
     `kuberay` adds its CRDs and its operator; `kwok` plays all nodes (True: with its own stages; a path: with the stages of that file).
     """
-    build(CONTROL_PLANE)
+    build((*CONTROL_PLANE, *(["kwok"] if kwok else [])))
     running_dir().mkdir(parents=True, exist_ok=True)
     remove_abandoned()
     folder = Path(tempfile.mkdtemp(prefix=f"api-{os.getpid()}-{start_time(os.getpid())}-", dir=running_dir()))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cluster.harness import versions
 from cluster.harness.commands import run
-from cluster.harness.locations import binaries_dir
+from cluster.harness.locations import binaries_dir, locked
 from cluster.harness.steps import step
 
 ETCD_MAIN = """package main
@@ -122,8 +122,8 @@ RECIPES = (
     Recipe("pause", versions.PAUSE, None, main=PAUSE_MAIN),
 )
 BY_NAME = {recipe.name: recipe for recipe in RECIPES}
-CONTROL_PLANE = ("etcd", "kubernetes", "kuberay", "kwok", "helm")
-"""What the light mode needs."""
+CONTROL_PLANE = ("etcd", "kubernetes", "kuberay")
+NODE = (*CONTROL_PLANE, "helm", "coredns", "versitygw", "pause")
 
 
 def program(name: str) -> Path:
@@ -132,7 +132,7 @@ def program(name: str) -> Path:
         if name in recipe.programs:
             path = recipe.dir() / name
             if not path.exists():
-                raise FileNotFoundError(f"{path} is missing: build it with `make cluster`.")
+                raise FileNotFoundError(f"{path} is missing: build it with `python -m cluster.harness build` in the folder `tests`.")
             return path
     raise FileNotFoundError(f"No recipe makes a program named {name!r}.")
 
@@ -147,8 +147,9 @@ def build(names: tuple[str, ...] = tuple(BY_NAME)) -> None:
     for name in names:
         recipe = BY_NAME[name]
         if not recipe.dir().exists():
-            with step(f"build {recipe.name} {recipe.version}"):
-                _build(recipe)
+            with locked("build"), step(f"build {recipe.name} {recipe.version}"):
+                if not recipe.dir().exists():  # another process may have built it meanwhile
+                    _build(recipe)
 
 
 def _build(recipe: Recipe) -> None:

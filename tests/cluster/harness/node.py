@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from cluster.harness import namespaces, node_files
-from cluster.harness.build import build, program
+from cluster.harness.build import NODE, build, program
 from cluster.harness.certificates import Identity, make_identity
 from cluster.harness.commands import run, wait_until
 from cluster.harness.control_plane import ControlPlane
@@ -69,7 +69,7 @@ class Node:
         """Builds what is missing, takes down what an earlier run left, and starts; on any failure nothing stays."""
         with step("packages"):
             install_packages()
-        build()
+        build(NODE)
         with locked(self.dir.name):
             self.down()
             try:

@@ -78,7 +78,7 @@ class KubeWorld:
 
     async def write_status(self, status: PrismRunStatus) -> None:
         """Onto the version this pass has read; where somebody was faster, the pass is void."""
-        value = status.to_dict()
+        value = _without_empty(status.to_dict())
         if value == self.raw.get("status"):
             return
         try:
@@ -244,3 +244,11 @@ def _sample(plan: RunPlan, stage: StagePlan) -> StartAttempt:
     """An attempt as it would be, inputs aside."""
     nothing = CheckpointRef(stage=stage.name, uri=plan.root_uri, digest=None, step=0, revision=None)
     return StartAttempt(job_of(plan, stage, 1, dict.fromkeys((wire.role for wire in stage.wires), nothing), None), env=stage.env)
+
+
+def _without_empty(value: Any) -> Any:
+    """A map that server-side apply empties becomes null, which the schema refuses; one that is not applied goes."""
+    if isinstance(value, dict):
+        kept = {key: _without_empty(item) for key, item in value.items()}
+        return {key: item for key, item in kept.items() if item not in ({}, [])}
+    return [_without_empty(item) for item in value] if isinstance(value, list) else value
