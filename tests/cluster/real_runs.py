@@ -142,6 +142,11 @@ class Place:
         """Of a checkpoint on the volume."""
         return dict(json.loads((self.path(uri) / "manifest.json").read_text()))
 
+    def weights(self, name: str) -> str:
+        """sha256 of the policy's weights in the run's last checkpoint; its digest holds the run's name too."""
+        files = self.manifest(self.status(name)["checkpoint"]["uri"])["files"]
+        return next(str(file["sha256"]) for file in files if file["path"] == "policy/model.safetensors")
+
     def path(self, uri: str) -> Path:
         """Where the pods' /prism/storage/... lies on this machine."""
         return self.folder / uri.removeprefix("/prism/storage/")

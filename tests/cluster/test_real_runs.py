@@ -51,9 +51,10 @@ def place(cluster, small_digits, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(place):
-    """Digest of the final checkpoint of a run that nothing happens to."""
+    """Weights of the final checkpoint of a run that nothing happens to."""
     place.apply("undisturbed", SFT)
-    return place.wait_for_end("undisturbed")["checkpoint"]["digest"]
+    place.wait_for_end("undisturbed")
+    return place.weights("undisturbed")
 
 
 def test_a_run_goes_through_its_stages_and_tells_it_all(place):
@@ -100,7 +101,7 @@ def test_suspended_in_mid_stage_a_run_gives_its_pods_back_and_goes_on_to_the_sam
     assert attempt["outcome"] == "Stopped" and "failureClass" not in attempt
     place.patch("paused", suspend=False)
     status = place.wait_for_end("paused")
-    assert status["checkpoint"]["digest"] == undisturbed
+    assert place.weights("paused") == undisturbed
     assert "step-" in status["stages"][0]["attempts"][1]["resumeFrom"]
 
 
@@ -112,7 +113,7 @@ def test_a_head_pod_deleted_in_mid_stage_costs_an_attempt_and_not_the_work(place
     first, second = status["stages"][0]["attempts"]
     assert (first["outcome"], first["failureClass"]) == ("Stopped", "Preempted")
     assert second["outcome"] == "Succeeded" and "attempt-1/step-" in second["resumeFrom"]
-    assert status["checkpoint"]["digest"] == undisturbed
+    assert place.weights("drained") == undisturbed
 
 
 def test_a_trainer_that_hangs_is_started_again_in_its_own_pod(place, undisturbed):
@@ -124,7 +125,7 @@ def test_a_trainer_that_hangs_is_started_again_in_its_own_pod(place, undisturbed
     status = place.wait_for_end("hanging")
     [attempt] = status["stages"][0]["attempts"]
     assert attempt["outcome"] == "Succeeded" and attempt["restarts"] == {"Hang": 1}
-    assert status["checkpoint"]["digest"] == undisturbed
+    assert place.weights("hanging") == undisturbed
 
 
 def test_a_trainer_that_raises_is_tried_as_often_as_allowed_and_its_sentence_is_told(place):
@@ -143,8 +144,9 @@ def test_a_stage_beyond_its_memory_is_out_of_memory(place):
 
 
 def test_a_flipped_byte_in_an_input_is_refused_by_name(place, undisturbed):
-    uri = place.status("undisturbed")["checkpoint"]["uri"]
-    pinned = {"kind": "sft", "checkpoint": {"uri": uri, "digest": undisturbed}}
+    checkpoint = place.status("undisturbed")["checkpoint"]
+    uri = checkpoint["uri"]
+    pinned = {"kind": "sft", "checkpoint": {"uri": uri, "digest": checkpoint["digest"]}}
     [weights] = (place.path(uri) / "policy").glob("*.safetensors")
     content = bytearray(weights.read_bytes())
     content[len(content) // 2] ^= 1
@@ -167,7 +169,7 @@ def test_a_lost_worker_ends_the_attempt_and_a_new_gang_goes_on(place, undisturbe
     status = place.wait_for_end("ganged")
     first, second = status["stages"][0]["attempts"]
     assert first["failureClass"] == "NodeLost" and "workers" in first["message"]
-    assert second["outcome"] == "Succeeded" and status["checkpoint"]["digest"] == undisturbed
+    assert second["outcome"] == "Succeeded" and place.weights("ganged") == undisturbed
 
 
 def waits_for(place, name, reason):

@@ -303,6 +303,9 @@ class Cluster(RuleBasedStateMachine):
         self.nature.wind_up()
         operator.listen_to_all()
         operator.work()
+        self.api.now += timedelta(seconds=310)  # what was refused is tried again
+        operator.work()
+        operator.listen_to_all()
         assert not self.api.all("rayclusters") and not self.api.all("pods")
         before = len(self.api.writes)
         for _ in range(5):

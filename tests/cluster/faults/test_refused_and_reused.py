@@ -11,7 +11,7 @@ pytestmark = pytest.mark.cluster
 
 BAD = {
     "verl": ({"engine": "verl"}, "spec.engine", "not carried out yet", {"engine": "local"}),
-    "nodes": ({"resources": {"nodes": 2}}, "spec.resources.nodes", "engine 'local' computes on one", {"resources": {"nodes": 1}}),
+    "nodes": ({"resources": {"nodes": 2}}, "spec.resources.nodes:", "engine 'local' computes on one", {"resources": {"nodes": 1}}),
     "gpus": (
         {"resources": {"gpuType": "H100"}},
         "spec.resources.gpuType",

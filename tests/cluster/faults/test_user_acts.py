@@ -1,6 +1,7 @@
 """What users do to a run in mid-stage and after its end: suspend, resume, edit, delete."""
 
 import asyncio
+from datetime import UTC, datetime
 
 import pytest
 
@@ -8,6 +9,7 @@ from cluster.faults.api import Refused, place
 from cluster.faults.runs import FIRST, SECOND, condition, is_finished, outcomes, sentence, stage, story
 from cluster.faults.scene import scene
 from cluster.faults.stage_player import fails, runs, succeeds
+from prism_operator.timestamps import parse_time
 from prism_trainer.contract.report import FailureClass
 
 pytestmark = pytest.mark.cluster
@@ -61,7 +63,7 @@ async def test_a_run_that_is_deleted_in_mid_stage_saves_and_leaves_nothing(plane
         here.assert_created("demo-sft-a1")
 
 
-@pytest.mark.parametrize("policy", ["Background", "Foreground", "Orphan"])
+@pytest.mark.parametrize("policy", ["Background", "Foreground"])
 async def test_a_run_that_is_deleted_while_no_operator_lives_goes_when_one_starts(plane, policy):
     async with scene(plane) as here:
         here.player.default = runs
@@ -132,8 +134,10 @@ async def test_what_may_not_change_in_mid_stage_is_refused_at_admission(plane):
 async def test_a_deadline_stops_the_stage_and_ends_the_run(plane, field, reason):
     async with scene(plane) as here:
         here.player.default = runs
-        await here.apply(deadlines={field: 4})
+        created = parse_time((await here.apply())["metadata"]["creationTimestamp"])
         await here.until_runs("sft")
+        await here.edit(deadlines={field: int((datetime.now(UTC) - created).total_seconds()) + 4})
+        await here.stays(lambda: outcomes(here.sightings.run(), "sft") == ["Running"], "its time is not over", 2)
         run = await here.until_finished()
         assert condition(run, "Finished")["reason"] == reason, sentence(run)
         assert outcomes(run, "rlvr") == []

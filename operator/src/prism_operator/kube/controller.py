@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -100,6 +101,12 @@ class Controller:
         elif self.clock() - self._counted.setdefault(world.key, self.clock()) > RECOUNT_SECONDS:
             await world.recount()
             self._counted[world.key] = self.clock()
+
+    def doubt(self, key: RunKey) -> None:
+        """It was listed a second time: its watch was away, and so may the others have been. What went meanwhile none of them tells."""
+        if any(self.inventory.children(key)):
+            self._counted[key] = -math.inf
+            self.queue.add(key)
 
     def _arrange(self, key: RunKey, world: KubeWorld, done: Pass) -> None:
         """When to look again, if nothing happens before."""

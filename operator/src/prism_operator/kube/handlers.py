@@ -33,11 +33,14 @@ def make_registry(controller: Controller) -> kopf.OperatorRegistry:
     async def on_run(event: Any, **_: Any) -> None:
         _note(PLURAL)
         raw = event["object"]
+        key = key_of(raw)
+        if event["type"] is None and inventory.knows(key):
+            controller.doubt(key)
         if event["type"] == "DELETED":
             inventory.end_run(raw)
-            controller.queue.add(key_of(raw))
+            controller.queue.add(key)
         elif inventory.put_run(raw):
-            controller.queue.add(key_of(raw))
+            controller.queue.add(key)
 
     for group, version, plural, put, drop in children:
         _watch_children(registry, controller, (group, version, plural), put, drop)

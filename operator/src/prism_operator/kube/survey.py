@@ -48,9 +48,10 @@ def _of_a_stage(run: PrismRun, stage: AnyStage, path: Path) -> Iterator[Problem]
         field = (*path, "engine") if stage.engine else ("spec", "engine")
         yield Problem(field, "engine 'verl' is not carried out yet; use 'local'")
         return
-    nodes = (stage.resources if stage.resources and "nodes" in stage.resources.model_fields_set else run.spec.resources).nodes
+    own = stage.resources if stage.resources and "nodes" in stage.resources.model_fields_set else None
+    nodes = (own or run.spec.resources).nodes
     if nodes > 1:
-        field = (*path, "resources", "nodes")
+        field = (*path, "resources", "nodes") if own else ("spec", "resources", "nodes")
         yield Problem(field, f"{nodes} machines are asked for, and engine 'local' computes on one; use 1, or engine 'verl'")
     for option, sentence in unsupported_locally(stage.config):
         yield Problem((*path, "config", *parse_path(option)), sentence)
