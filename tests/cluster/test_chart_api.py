@@ -223,7 +223,7 @@ def test_helm_test_names_every_right_that_is_missing(checks, kubectl, capsys):
     assert checks("operator", "checks-prism") == 1
     failed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAILED")]
     asked = json.loads(the(render(), "ConfigMap", "prism-test")["data"]["access.json"])
-    assert len(failed) == len([access for access in asked])
+    assert len(failed) == len(asked)
     assert any("may not patch prismruns/status in all namespaces" in line for line in failed)
 
 

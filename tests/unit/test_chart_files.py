@@ -129,7 +129,7 @@ def expressions():
 
 def served():
     """The labels of every series that the operator serves, by its name."""
-    found = {}
+    found = {family.name: set(family._labelnames) for family in metrics.RUNS.describe()}
     for metric in vars(metrics).values():
         if isinstance(metric, MetricWrapperBase):
             [family] = metric.describe()

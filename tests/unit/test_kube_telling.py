@@ -119,7 +119,7 @@ def series():
 @pytest.fixture(autouse=True)
 def _no_series():
     yield
-    telling.forget(KEY, None)
+    metrics.RUNS.drop(KEY)
 
 
 def test_the_numbers_of_a_run_are_those_of_its_last_pass():
@@ -139,15 +139,18 @@ def test_a_stage_that_is_taken_out_of_the_spec_leaves_no_series():
     assert all("sft" not in labels for _, labels in series())
 
 
-@pytest.mark.parametrize("is_known", [True, False], ids=["its last status is known", "it settled long ago"])
-def test_a_run_that_is_gone_leaves_no_series(is_known):
+RUN_TWO = {"namespace": "team", "name": "demo-2", "stage": "sft", "summary": "Running"}
+
+
+def test_a_run_that_is_gone_leaves_no_series():
     last = status(condition("Finished"), condition("Suspended", "False"), attempts=[attempt(1)], total_steps=3)
     telling.measure(KEY, None, last, NOW)
     telling.measure(RunKey("team", "demo-2"), None, last, NOW)
     assert series()
-    telling.forget(KEY, last if is_known else None)
-    assert series() == [] and metrics.RUN_INFO.labels("team", "demo-2", "sft", "Running")._value.get() == 1
-    telling.forget(RunKey("team", "demo-2"), last)
+    metrics.RUNS.drop(KEY)
+    assert series() == []
+    assert prometheus_client.REGISTRY.get_sample_value("prism_run_info", RUN_TWO) == 1
+    metrics.RUNS.drop(RunKey("team", "demo-2"))
 
 
 def test_an_end_is_counted_once():

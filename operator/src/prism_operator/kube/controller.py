@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from prism_operator import reasons
-from prism_operator.api import PrismRunStatus
 from prism_operator.errors import PrismError
 from prism_operator.kube import metrics, telling
 from prism_operator.kube.door import RUNS, Door
@@ -45,7 +44,6 @@ class Controller:
     """Between two passes over one run."""
     queue: WorkQueue[RunKey] = field(init=False)
     _counted: dict[RunKey, float] = field(default_factory=dict)
-    _told: dict[RunKey, PrismRunStatus] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.queue = WorkQueue(self.clock, self.apart_seconds)
@@ -89,8 +87,7 @@ class Controller:
             self.inventory.hear(key, unheard)
         if self.inventory.children(key)[0]:
             await world.hold()
-        telling.measure(key, self._told.get(key, before), done.status, world.now)
-        self._told[key] = done.status
+        telling.measure(key, before, done.status, world.now)
         await telling.tell(self.door, world.raw, before, done.status, world.now)
         self._arrange(key, world, done)
 
@@ -119,7 +116,6 @@ class Controller:
             self.queue.add_at(key, self.clock() + (delay if delay > 0 else OVERDUE_SECONDS))
         elif done.status.is_true(reasons.FINISHED) and not clusters and not pods and "deletionTimestamp" not in world.raw["metadata"]:
             self.inventory.settle_run(key)
-            self._told.pop(key, None)
 
     async def look_for(self, key: RunKey) -> None:
         """Ask whether a run is still there, and forget it where it is not."""
@@ -133,8 +129,7 @@ class Controller:
             self.queue.add(key)
 
     def _forget(self, key: RunKey) -> None:
-        told = self._told.pop(key, None)
         if not self.inventory.knows(key):  # else it is settled, and still there
-            telling.forget(key, told)
+            metrics.RUNS.drop(key)
         self._counted.pop(key, None)
         self.queue.forget(key)

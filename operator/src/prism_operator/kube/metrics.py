@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+
+from prism_operator.kube.run_series import RunSeries
 
 LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 LONG = (60, 300, 900, 1800, 3600, 7200, 14400, 28800, 57600, 115200, 230400)
 
-RUN_INFO = Gauge("prism_run_info", "A PrismRun; always 1.", ["namespace", "name", "stage", "summary"])
-RUN_CONDITION = Gauge("prism_run_condition", "1 for the condition's present status.", ["namespace", "name", "type", "status"])
-STAGE_PROGRESS = Gauge("prism_stage_progress_ratio", "Share of the stage's steps that are done.", ["namespace", "name", "stage"])
-STAGE_ATTEMPT = Gauge("prism_stage_attempt", "Number of the stage's last attempt.", ["namespace", "name", "stage"])
+RUNS = RunSeries()
+REGISTRY.register(RUNS)
 
 STAGE_DURATION = Histogram("prism_stage_duration_seconds", "From an attempt's creation to its end.", ["stage", "outcome"], buckets=LONG)
 ATTEMPTS = Counter("prism_stage_attempts_total", "Attempts that ended, by failure class; class is empty for success.", ["stage", "class"])

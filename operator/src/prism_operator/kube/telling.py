@@ -62,40 +62,4 @@ def measure(key: RunKey, before: PrismRunStatus | None, after: PrismRunStatus, n
             metrics.STAGE_DURATION.labels(ended.stage, attempt.outcome).observe((finished - started).total_seconds())
         if attempt.failure_class == "Hang":
             metrics.HANGS.labels(ended.stage).inc()
-    if before is not None:
-        _clear(key, before)
-    metrics.RUN_INFO.labels(*key, after.stage, after.summary).set(1)
-    for condition in after.conditions:
-        metrics.RUN_CONDITION.labels(*key, condition.type, condition.status).set(1)
-    for stage in after.stages:
-        if stage.total_steps:
-            metrics.STAGE_PROGRESS.labels(*key, stage.name).set(min(1.0, stage.step / stage.total_steps))
-        if stage.attempts:
-            metrics.STAGE_ATTEMPT.labels(*key, stage.name).set(stage.attempts[-1].number)
-
-
-def forget(key: RunKey, last: PrismRunStatus | None) -> None:
-    """The run is gone: so are its series."""
-    if last is not None:
-        _clear(key, last)
-        return
-    for gauge in (metrics.RUN_INFO, metrics.RUN_CONDITION, metrics.STAGE_PROGRESS, metrics.STAGE_ATTEMPT):
-        for family in list(gauge.collect()):
-            for labels in [s.labels for s in family.samples if (s.labels["namespace"], s.labels["name"]) == key]:
-                _remove(gauge, *labels.values())
-
-
-def _clear(key: RunKey, status: PrismRunStatus) -> None:
-    _remove(metrics.RUN_INFO, *key, status.stage, status.summary)
-    for condition in status.conditions:
-        _remove(metrics.RUN_CONDITION, *key, condition.type, condition.status)
-    for stage in status.stages:
-        _remove(metrics.STAGE_PROGRESS, *key, stage.name)
-        _remove(metrics.STAGE_ATTEMPT, *key, stage.name)
-
-
-def _remove(gauge: Any, *labels: str) -> None:
-    try:
-        gauge.remove(*labels)
-    except KeyError:
-        return
+    metrics.RUNS.put(key, after)
