@@ -82,5 +82,3 @@ async def _keep_alive(api: Api) -> None:
 
 def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-

@@ -32,7 +32,14 @@ class OperatorProcess:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("PRISM_", "KUBE"))}
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "prism_operator", "operator", stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=kept | environment
+                sys.executable,
+                "-m",
+                "prism_operator",
+                "operator",
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=kept | environment,
             )
         self.num_starts += 1
 

@@ -14,7 +14,7 @@ from typing import Any
 from cluster.faults.api import Api, Object, place
 from cluster.faults.operator_process import OperatorProcess
 from cluster.faults.proxy import Proxy
-from cluster.faults.runs import condition, is_finished, make_run, sentence, story
+from cluster.faults.runs import condition, is_finished, make_run, sentence
 from cluster.faults.sightings import Sightings
 from cluster.faults.stage_player import StagePlayer
 from prism_operator.names import cluster_name, stage_condition
@@ -107,10 +107,14 @@ class Scene:
         await self.until_told("ClusterReady", status="True", name=name)
         await self.until_told(stage_condition(stage), reason="Running", name=name)
 
-    async def begin_anew(self, name: str = "demo") -> None:
-        """The run is deleted; the next of its name is another."""
+    async def until_deleted(self, name: str = "demo") -> None:
+        """And nothing of it is left."""
         await self.delete("prismruns", name)
         await self.until_gone(name)
+        await self.until_bare(name)
+
+    def begin_anew(self) -> None:
+        """No faults, and nothing was ever created."""
         self.sightings.forget_created()
         for proxy in self.proxies:
             proxy.heal()
@@ -219,16 +223,3 @@ def _log(here: Scene) -> str:
 def cluster_of(run: Object | None) -> Any:
     """The RayCluster of the live attempt."""
     return ((run or {}).get("status") or {}).get("cluster")
-
-
-async def undisturbed(plane: Plane) -> Object:
-    """The story of the run of two stages that `apply` makes by default."""
-
-    async def play() -> Object:
-        async with scene(plane) as here:
-            await here.apply()
-            return story(await here.until_finished())
-
-    if "default" not in plane.stories:
-        plane.stories["default"] = asyncio.create_task(play())
-    return await asyncio.shield(plane.stories["default"])

@@ -35,10 +35,10 @@ class SideBySide:
         """Raises what the test raises. `given` are the fixtures, which must be of the session, because all tests share them."""
         if item.nodeid not in self._started:
             slots = asyncio.Semaphore(self.at_once)
-            for each in items:
-                if is_ours(each) and each.path.parent == item.path.parent:
-                    needed = self.at_once if hasattr(each.function, "alone") else 1
-                    self._started[each.nodeid] = self.start(_in_turn(slots, needed, each, given))
+            ours = [each for each in items if isinstance(each, pytest.Function) and is_ours(each) and each.path.parent == item.path.parent]
+            for each in sorted(ours, key=_is_alone):  # at the end, so that the others need not wait for it
+                needed = self.at_once if _is_alone(each) else 1
+                self._started[each.nodeid] = self.start(_in_turn(slots, needed, each, given))
         self._started[item.nodeid].result()
 
     def close(self) -> None:
@@ -57,6 +57,10 @@ def alone(test: T) -> T:
 
 def is_ours(item: pytest.Item) -> bool:
     return isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.function)
+
+
+def _is_alone(item: pytest.Function) -> bool:
+    return getattr(item.function, "alone", False)
 
 
 async def _in_turn(slots: asyncio.Semaphore, needed: int, item: Any, given: Mapping[str, Any]) -> None:

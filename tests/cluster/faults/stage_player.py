@@ -87,9 +87,7 @@ class Pod:
         conditions = [condition("DisruptionTarget", True, disruption, message)] if disruption else []
         await self.tell(phase="Failed", conditions=conditions, reason=reason, message=message)
 
-    def result(
-        self, stage: str, outcome: str, step: int = 0, failure_class: FailureClass | None = None, message: str = ""
-    ) -> StageResult:
+    def result(self, stage: str, outcome: str, step: int = 0, failure_class: FailureClass | None = None, message: str = "") -> StageResult:
         """Last words, the same for the same run, stage and attempt."""
         run, attempt = self.label(RUN_LABEL), int(self.label(ATTEMPT_LABEL))
         attempt = attempt if stage == self.label(STAGE_LABEL) else 1
