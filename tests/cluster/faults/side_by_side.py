@@ -1,4 +1,4 @@
-"""Runs a folder's coroutine tests on one event loop, several at once: most of their time they wait for controllers, back-offs and deadlines."""
+"""Runs a folder's coroutine tests on one event loop, several at once: they mostly wait, for controllers, back-offs and deadlines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass
 class SideBySide:
-    """An event loop in a thread of its own. The tests are started together, in their order; each of pytest's turns then waits for its own."""
+    """An event loop in a thread of its own. The tests are started together, in their order; each turn of pytest's waits for its own."""
 
     at_once: int
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)

@@ -1,4 +1,4 @@
-"""Plays the kubelet for the pods of RayClusters: they are real objects that the real KubeRay made and the real scheduler placed, without containers.
+"""Plays the kubelet for the pods of RayClusters, which the real KubeRay makes and the real scheduler places; there are no containers.
 
 What happens in a pod is a part, an async function of the pod; a test gives one to a stage attempt, all others play `succeeds`.
 """
@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Literal
 
 import aiohttp
 
@@ -23,6 +24,7 @@ from prism_trainer.contract.report import EXIT_CODES, FailureClass, StageResult
 logger = logging.getLogger(__name__)
 
 STEPS = 40
+Outcome = Literal["Succeeded", "Failed", "Stopped"]
 
 
 @dataclass
@@ -87,7 +89,9 @@ class Pod:
         conditions = [condition("DisruptionTarget", True, disruption, message)] if disruption else []
         await self.tell(phase="Failed", conditions=conditions, reason=reason, message=message)
 
-    def result(self, stage: str, outcome: str, step: int = 0, failure_class: FailureClass | None = None, message: str = "") -> StageResult:
+    def result(
+        self, stage: str, outcome: Outcome, step: int = 0, failure_class: FailureClass | None = None, message: str = ""
+    ) -> StageResult:
         """Last words, the same for the same run, stage and attempt."""
         run, attempt = self.label(RUN_LABEL), int(self.label(ATTEMPT_LABEL))
         attempt = attempt if stage == self.label(STAGE_LABEL) else 1
@@ -97,7 +101,7 @@ class Pod:
         return StageResult(
             stage=stage,
             attempt=attempt,
-            outcome=outcome,  # type: ignore[arg-type]
+            outcome=outcome,
             failure_class=failure_class,
             message=message,
             checkpoint=checkpoint,

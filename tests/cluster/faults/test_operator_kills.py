@@ -1,4 +1,4 @@
-"""The operator is killed at its writes, started again, and doubled. Whatever happens to it, a run's story is that of a run nothing disturbed."""
+"""The operator is killed at its writes, started again, and doubled. Whatever happens to it, a run's story is the undisturbed one."""
 
 import asyncio
 

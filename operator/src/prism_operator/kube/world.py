@@ -113,7 +113,10 @@ class KubeWorld:
 
     async def start(self, plan: RunPlan, start: StartAttempt) -> None:
         """Under a name that only this attempt has, so that a second try, or a second operator, finds it taken."""
-        await self._refuse_stale()
+        if FINALIZER in (self.raw["metadata"].get("finalizers") or []):
+            await self._refuse_stale()
+        else:
+            await self.hold()  # onto the version this pass has read, and before anything a deletion would have to wait for
         await self._refuse_blind()
         body = make_ray_cluster(plan, start, self.settings)
         try:
