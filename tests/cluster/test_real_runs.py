@@ -117,7 +117,7 @@ def test_a_head_pod_deleted_in_mid_stage_costs_an_attempt_and_not_the_work(place
 
 
 def test_a_trainer_that_hangs_is_started_again_in_its_own_pod(place, undisturbed):
-    place.apply("hanging", SFT, deadlines={"progressSeconds": 25, "stopGraceSeconds": 5})
+    place.apply("hanging", SFT, deadlines={"progressSeconds": 60, "stopGraceSeconds": 5})
     place.wait_for_step("hanging", 5)
     trainer = "tr '\\0' ' ' < $p/cmdline 2>/dev/null | grep -q -- '-m prism_trainer /'"
     find = f"for p in /proc/[0-9]*; do if {trainer}; then kill -STOP ${{p#/proc/}}; echo stopped; fi; done"

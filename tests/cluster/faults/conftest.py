@@ -34,7 +34,7 @@ def side_by_side(pytestconfig: pytest.Config) -> Iterator[SideBySide]:
 
 
 @pytest.fixture(scope="session")
-def plane(api_only: Any, side_by_side: SideBySide, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
+def plane(api_only: Any, side_by_side: SideBySide) -> Iterator[Plane]:
     """API server, etcd, controllers, scheduler and KubeRay, all real; and a node that nobody runs."""
     if not isinstance(api_only, ControlPlane):
         pytest.skip("These tests play the kubelet and stop components: they need a control plane of their own, not PRISM_TEST_KUBECONFIG.")
@@ -46,7 +46,7 @@ def plane(api_only: Any, side_by_side: SideBySide, tmp_path_factory: pytest.Temp
     api = side_by_side.start(stack.enter_async_context(Api.open(api_only.kubeconfig()))).result()
     side_by_side.start(_join(api)).result()
     beating = side_by_side.start(_keep_alive(api))
-    yield Plane(api_only, api, rights, tmp_path_factory.mktemp("operators"))
+    yield Plane(api_only, api, rights)
     beating.cancel()
     side_by_side.start(stack.aclose()).result()
     api_only.kubectl("delete", "node", NODE)

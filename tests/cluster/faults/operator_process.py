@@ -6,19 +6,23 @@ import asyncio
 import os
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from cluster.harness.processes import Processes
 
 
 @dataclass
 class OperatorProcess:
-    """`prism operator` of one namespace. Its log goes on over restarts."""
+    """`prism operator` of one namespace, among the control plane's processes, so that it ends with them. Its log goes on over restarts."""
 
+    name: str
     namespace: str
     kubeconfig: Path
-    log: Path
-    process: asyncio.subprocess.Process | None = None
-    num_starts: int = 0
+    processes: Processes
+    pid: int = 0
+    """0 where it is not meant to run."""
 
     async def start(self) -> None:
         environment = {
@@ -26,52 +30,44 @@ class OperatorProcess:
             "PRISM_METRICS_PORT": "0",
             "PRISM_HEALTH_PORT": "0",
             "PRISM_LOG_FORMAT": "text",
-            "PRISM_LOG_LEVEL": "INFO",
             "KUBECONFIG": str(self.kubeconfig),
         }
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("PRISM_", "KUBE"))}
-        with self.log.open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "prism_operator",
-                "operator",
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=kept | environment,
-            )
-        self.num_starts += 1
+        self.pid = self.processes.start(self.name, [sys.executable, "-m", "prism_operator", "operator"], environment)
 
     def kill_at_once(self) -> None:
         """By SIGKILL; not one instruction of it follows."""
-        if self.process is not None and self.process.returncode is None:
-            self.process.kill()
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
 
     async def kill(self) -> None:
         """By SIGKILL, and until it is gone."""
-        await self._end(signal.SIGKILL)
+        if self.pid:
+            self.kill_at_once()
+            await self.ended()
 
     async def stop(self) -> int:
         """By SIGTERM; its exit code."""
-        return await self._end(signal.SIGTERM)
+        os.kill(self.pid, signal.SIGTERM)
+        return await self.ended()
 
     async def restart(self) -> None:
         await self.kill()
         await self.start()
 
+    async def ended(self) -> int:
+        """Waits for its end; its exit code, negative for a signal."""
+        pid, self.pid = self.pid, 0
+        while True:
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                return os.waitstatus_to_exitcode(status)
+            await asyncio.sleep(0.01)
+
     def require(self) -> None:
         """Raises RuntimeError with the end of its log where it has ended by itself."""
-        if self.process is not None and self.process.returncode is not None:
-            raise RuntimeError(f"the operator has ended with {self.process.returncode}:\n{self.last_lines()}")
+        if self.pid:
+            self.processes.require(self.name)
 
     def last_lines(self, count: int = 40) -> str:
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-count:]) if self.log.exists() else ""
-
-    async def _end(self, how: signal.Signals) -> int:
-        process, self.process = self.process, None
-        if process is None:
-            return 0
-        if process.returncode is None:
-            process.send_signal(how)
-        return await process.wait()
+        log = self.processes.log(self.name)
+        return "\n".join(log.read_text(errors="replace").splitlines()[-count:]) if log.exists() else ""

@@ -18,7 +18,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from cluster.faults.api import Api
+from cluster.faults.api import Api, Object
 
 WRITES = ("POST", "PUT", "PATCH", "DELETE")
 HOP_BY_HOP = {"host", "authorization", "content-length", "transfer-encoding", "connection", "accept-encoding"}
@@ -62,7 +62,7 @@ async def nothing(passing: Passing) -> None:
 
 @dataclass
 class Proxy:
-    """`before` and `after` see everything that is no watch; they may raise `Dropped`."""
+    """`before` sees every request, `after` all that are no watches; they may raise `Dropped`."""
 
     api: Api
     identity: str
@@ -75,7 +75,8 @@ class Proxy:
     num_writes: int = 0
     port: int = 0
     _generation: int = 0
-    _expired: int = 0
+    _broken: tuple[int, bytes] = (0, b"")
+    """Watches of an earlier generation end with this event."""
     _runner: web.AppRunner | None = None
 
     @classmethod
@@ -122,17 +123,19 @@ class Proxy:
         """Those that are open now fall silent and stay open; new ones work."""
         self._generation += 1
 
-    def expire_watches(self) -> None:
-        """Those that are open now, stalled or not, end with what the API server says when it has forgotten their version: 410."""
-        self._expired = self._generation = self._generation + 1
+    def break_watches(self, code: int, reason: str) -> None:
+        """Those that are open now, stalled or not, end with an event that says so: 410 Expired, where their version is forgotten."""
+        self._generation += 1
+        error = {"type": "ERROR", "object": _status(code, reason, "spoiled by the test")}
+        self._broken = self._generation, json.dumps(error).encode() + b"\n"
 
     async def _pass(self, request: web.Request) -> web.StreamResponse:
         passing = self._note(request, await request.read())
         self.log.append(passing)
-        if passing.is_watch:
-            return await self._watch(request)
         try:
             spoiled = await self.before(passing)
+            if passing.is_watch and not spoiled:
+                return await self._watch(request)
             answer = spoiled or await self._forward(request, passing)
             passing.answer = answer.status
             return (None if spoiled else await self.after(passing)) or answer
@@ -159,8 +162,8 @@ class Proxy:
             stream = web.StreamResponse(status=response.status, headers={"Content-Type": response.headers["Content-Type"]})
             await stream.prepare(request)
             while not self._is_over(began):
-                if self._expired > generation:
-                    await stream.write(EXPIRED)
+                if self._broken[0] > generation:
+                    await stream.write(self._broken[1])
                     break
                 with suppress(TimeoutError):
                     chunk = await asyncio.wait_for(response.content.readany(), 0.05)
@@ -181,29 +184,14 @@ class Proxy:
         return self.api.session.request(request.method, url, data=body or None, headers=headers)
 
 
-EXPIRED = (
-    json.dumps(
-        {
-            "type": "ERROR",
-            "object": {
-                "kind": "Status",
-                "apiVersion": "v1",
-                "metadata": {},
-                "status": "Failure",
-                "message": "too old resource version",
-                "reason": "Expired",
-                "code": 410,
-            },
-        }
-    ).encode()
-    + b"\n"
-)
-
-
 def refusal(status: int, reason: str, message: str = "spoiled by the test", **headers: str) -> web.Response:
     """As the API server spells it. `Retry_After="1"` makes that header."""
-    body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "message": message, "code": status}
-    return web.json_response(body, status=status, headers={key.replace("_", "-"): value for key, value in headers.items()})
+    told = {key.replace("_", "-"): value for key, value in headers.items()}
+    return web.json_response(_status(status, reason, message), status=status, headers=told)
+
+
+def _status(code: int, reason: str, message: str) -> Object:
+    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": reason, "message": message, "code": code}
 
 
 def _cut(request: web.Request) -> BaseException:

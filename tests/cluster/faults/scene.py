@@ -8,7 +8,6 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from cluster.faults.api import Api, Object, place
@@ -16,7 +15,7 @@ from cluster.faults.operator_process import OperatorProcess
 from cluster.faults.proxy import Proxy
 from cluster.faults.runs import condition, is_finished, make_run, sentence
 from cluster.faults.sightings import Sightings
-from cluster.faults.stage_player import StagePlayer
+from cluster.faults.stage_player import Pod, StagePlayer
 from prism_operator.names import cluster_name, stage_condition
 
 PATIENCE = 90.0
@@ -32,7 +31,6 @@ class Plane:
     api: Api
     rights: Sequence[Object]
     """Role and RoleBinding of the chart, for a namespace in whatever namespace."""
-    folder: Path
     stories: dict[str, asyncio.Task[Object]] = field(default_factory=dict)
     """Of runs that nothing disturbed, made once."""
 
@@ -59,6 +57,12 @@ class Scene:
     @property
     def operator(self) -> OperatorProcess:
         return self.operators[0]
+
+    def stage(self, cluster: str) -> Pod:
+        """The head pod of a RayCluster, to play it by hand."""
+        head = self.sightings.head(cluster)
+        assert head is not None, f"{cluster} has no head pod. {self.told()}"
+        return self.player.pods[head["metadata"]["name"]]
 
     async def apply(self, *stages: Object, name: str = "demo", **spec: Any) -> Object:
         """A PrismRun, as `make_run` makes it."""
@@ -192,8 +196,9 @@ async def _operators(here: Scene, count: int, start: bool) -> AsyncIterator[None
         yield
         return
     async with Proxy.open(here.api, identity) as proxy:
-        file = here.plane.folder / f"{here.namespace}-{count}"
-        operator = OperatorProcess(here.namespace, proxy.write_kubeconfig(file.with_suffix(".kubeconfig")), file.with_suffix(".log"))
+        name, processes = f"operator-{here.namespace}-{count}", here.plane.control.processes
+        kubeconfig = proxy.write_kubeconfig(here.plane.control.dir / f"{name}.kubeconfig")
+        operator = OperatorProcess(name, here.namespace, kubeconfig, processes)
         here.proxies.append(proxy)
         here.operators.append(operator)
         if start:

@@ -56,7 +56,7 @@ async def test_a_silent_watch_is_opened_anew_after_the_time_of_inactivity(plane)
         await here.apply()
         await here.until_runs("sft")
         here.proxy.stall_watches()
-        await here.player.pods[here.sightings.head("demo-sft-a1")["metadata"]["name"]].succeed()
+        await here.stage("demo-sft-a1").succeed()
         await here.stays(lambda: outcomes(here.sightings.run(), "sft") == ["Running"], "nobody has told the operator", 5)
         await here.until(
             lambda: outcomes(here.sightings.run(), "sft") == ["Succeeded"], "the operator has heard", seconds=2 * INACTIVITY_SECONDS
@@ -81,10 +81,15 @@ async def test_retry_after_is_waited_for(plane):
         assert creations[1].at - creations[0].at >= 3
 
 
-async def test_watches_that_are_cut_every_second_lose_nothing(plane):
+async def refuse_every_third_watch(passing, seen=Counter()):
+    seen[passing.path] += passing.is_watch
+    return refusal(503, "ServiceUnavailable") if passing.is_watch and not seen[passing.path] % 3 else None
+
+
+async def test_watches_that_are_cut_every_second_and_sometimes_refused_lose_nothing(plane):
     reference = await undisturbed(plane)
     async with scene(plane) as here:
-        here.proxy.watch_seconds = 1.0
+        here.proxy.watch_seconds, here.proxy.before = 1.0, refuse_every_third_watch
 
         async def slow(pod):
             await pod.run()
@@ -106,9 +111,9 @@ async def test_what_happened_while_the_watches_were_away_is_seen_after_410(plane
         for stage in ("sft", "rlvr"):
             await here.until_runs(stage)
             here.proxy.stall_watches()
-            await here.player.pods[here.sightings.head(f"demo-{stage}-a1")["metadata"]["name"]].succeed()
+            await here.stage(f"demo-{stage}-a1").succeed()
             await asyncio.sleep(0.5)
-            here.proxy.expire_watches()
+            here.proxy.break_watches(410, "Expired")
         assert story(await here.until_finished()) == reference
         here.assert_created(*CLUSTERS)
 
@@ -121,7 +126,7 @@ async def test_children_that_went_while_the_watches_were_away_are_missed_after_4
         here.proxy.stall_watches()
         await here.delete("rayclusters", "demo-sft-a1", propagationPolicy="Foreground")
         await here.until_bare()
-        here.proxy.expire_watches()
+        here.proxy.break_watches(410, "Expired")
         run = await here.until_finished()
         assert outcomes(run, "sft")[1:] == ["Succeeded"]
         here.assert_created("demo-sft-a1", "demo-sft-a2", "demo-rlvr-a1")
@@ -152,7 +157,7 @@ async def test_a_restart_of_the_api_server_in_mid_stage_is_outlived(plane):
         await here.apply()
         for stage in ("sft", "rlvr"):
             await here.until_runs(stage)
-            head = here.player.pods[here.sightings.head(f"demo-{stage}-a1")["metadata"]["name"]]
+            head = here.stage(f"demo-{stage}-a1")
             await asyncio.to_thread(plane.control.processes.stop, "kube-apiserver")
             await asyncio.sleep(1)
             await asyncio.to_thread(plane.control.processes.restart, "kube-apiserver")

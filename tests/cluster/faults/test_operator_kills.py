@@ -8,6 +8,7 @@ from cluster.faults.lives import a_crash_and_a_pause, two_stages, undisturbed
 from cluster.faults.proxy import Dropped
 from cluster.faults.runs import outcomes
 from cluster.faults.scene import scene
+from cluster.faults.stage_player import runs
 
 pytestmark = pytest.mark.cluster
 
@@ -82,3 +83,28 @@ async def test_two_operators_at_once_carry_twenty_runs_out_once_each(plane):
         writers = [{passing.name for passing in proxy.writes("rayclusters", "POST") if passing.answer == 201} for proxy in here.proxies]
         assert len(writers[0]) + len(writers[1]) == 2 * len(names)
         assert not writers[0] & writers[1]
+
+
+async def test_an_operator_that_is_told_to_stop_ends_in_peace_and_its_successor_goes_on(plane):
+    async with scene(plane) as here:
+        here.player.parts["demo-sft-a1"] = runs
+        await here.apply()
+        await here.until_runs("sft")
+        assert await here.operator.stop() == 0
+        await here.stage("demo-sft-a1").succeed()
+        await here.operator.start()
+        assert outcomes(await here.until_finished(), "sft") == ["Succeeded"]
+        here.assert_created("demo-sft-a1", "demo-rlvr-a1")
+
+
+async def test_an_operator_whose_watch_fails_for_good_ends_and_is_not_deaf(plane):
+    """The kubelet starts it again."""
+    async with scene(plane) as here:
+        here.player.parts["demo-sft-a1"] = runs
+        await here.apply()
+        await here.until_runs("sft")
+        here.proxy.break_watches(500, "InternalError")
+        assert await asyncio.wait_for(here.operator.ended(), 60) == 1
+        await here.stage("demo-sft-a1").succeed()
+        await here.operator.start()
+        assert outcomes(await here.until_finished(), "sft") == ["Succeeded"]

@@ -106,7 +106,7 @@ async def test_budgets_and_deadlines_edited_in_mid_stage_hold_from_then_on(plane
         await here.until_runs("sft", name="late")
         await here.edit(retries={"userError": 1})
         await here.edit("late", deadlines={"stageSeconds": 1})
-        await here.player.pods[here.sightings.head("demo-sft-a1")["metadata"]["name"]].fail(FailureClass.USER_ERROR, "no such column")
+        await here.stage("demo-sft-a1").fail(FailureClass.USER_ERROR, "no such column")
         assert outcomes(await here.until_finished(), "sft") == ["Failed UserError", "Succeeded"]
         late = await here.until_finished("late")
         assert outcomes(late, "sft") == ["Failed DeadlineExceeded"]

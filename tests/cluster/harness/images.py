@@ -25,6 +25,7 @@ from cluster.harness.steps import step
 OPERATOR = "prism.local/prism-operator:test"
 TRAINER = "prism.local/prism-trainer-cpu:test"
 FOLDERS = {OPERATOR: "operator", TRAINER: "trainer-cpu"}
+OLD_BUILDS_KEPT = 6
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 # What the official slim images leave out of Debian as well.
@@ -56,6 +57,7 @@ def provide(node: Node, names: tuple[str, ...] = (OPERATOR, TRAINER)) -> None:
                 build(name)
             with step(f"import {name}"):
                 hand_over(node, name)
+        _forget_old_builds()
 
 
 def build(name: str) -> None:
@@ -147,6 +149,15 @@ def _forget_unused(layout: Path, index: dict[str, Any]) -> None:
     for blob in (layout / "blobs" / "sha256").iterdir():
         if f"sha256:{blob.name}" not in used:
             blob.unlink()
+
+
+def _forget_old_builds() -> None:
+    """Every build leaves the image that lost its name and the stages beside it; the newest of them save the next build's time."""
+    unnamed = json.loads(_buildah("images", "--filter=dangling=true", "--json") or "[]") or []
+    newest_first = sorted(unnamed, key=lambda image: image["createdatraw"], reverse=True)
+    if old := [image["id"] for image in newest_first[OLD_BUILDS_KEPT:]]:
+        _buildah("rm", "--all")  # a build that was killed holds on to its image
+        _buildah("rmi", *old)
 
 
 def _make_base() -> None:

@@ -17,6 +17,9 @@ USER = 1000
 EXIT_SECONDS = 30
 """Beyond the grace in which a stage saves: for its last words and Ray's end."""
 GPU = "nvidia.com/gpu"
+GCS_PORT = 6379
+NODE_PORT = 8076
+"""Of the raylet; Ray chooses one itself unless it is told."""
 GPU_PRODUCT_LABEL = "nvidia.com/gpu.product"
 
 AWAIT_STAGES = "while grep -qs 'prism_trainer[.]pod' /proc/[0-9]*/cmdline; do sleep 0.2; done"
@@ -35,6 +38,7 @@ def head_pod(plan: RunPlan, stage: StagePlan, jobs: Sequence[PodJob], cluster: s
     work = _work(stage)
     ray = {
         **_container(HEAD_CONTAINER, stage, mounts.ray, settings),
+        **_probes(GCS_PORT),
         "env": [*mounts.env, *_own_env(stage)],
         "resources": work if computes_in_ray else RAY_ALONE,
         "lifecycle": {"preStop": {"exec": {"command": ["bash", "-c", AWAIT_STAGES]}}},
@@ -51,6 +55,7 @@ def worker_pod(plan: RunPlan, stage: StagePlan, labels: dict[str, str], settings
     mounts = worker_mounts(plan, stage.resources)
     container = {
         **_container(WORKER_CONTAINER, stage, mounts.ray, settings),
+        **_probes(NODE_PORT),
         "env": [*mounts.env, *_own_env(stage)],
         "resources": _work(stage) if stage.engine == "verl" else RAY_ALONE,
     }
@@ -120,6 +125,15 @@ def _container(name: str, stage: StagePlan, mounts: list[dict[str, Any]], settin
         "imagePullPolicy": settings.image_pull_policy,
         "volumeMounts": mounts,
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+
+
+def _probes(port: int) -> dict[str, Any]:
+    """KubeRay asks Ray's dashboard agent, which a plain `ray` lacks: the pod is never ready, and is killed after ten minutes."""
+    asked = {"tcpSocket": {"port": port}, "periodSeconds": 5, "timeoutSeconds": 5}
+    return {
+        "readinessProbe": {**asked, "failureThreshold": 3},
+        "livenessProbe": {**asked, "initialDelaySeconds": 60, "failureThreshold": 24},
     }
 
 

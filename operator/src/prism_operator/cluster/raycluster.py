@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from prism_operator.cluster.pods import head_pod, worker_pod
+from prism_operator.cluster.pods import NODE_PORT, head_pod, worker_pod
 from prism_operator.decide import StartAttempt
 from prism_operator.names import (
     API_VERSION,
@@ -113,9 +113,8 @@ def _workers(plan: RunPlan, stage: StagePlan, labels: dict[str, str], settings: 
 
 def _ray_params(stage: StagePlan) -> dict[str, str]:
     """Where the stage computes in its own container, Ray is told of no GPUs and keeps its object store small."""
-    if stage.engine == "verl":
-        return {}
-    return {"num-gpus": "0", "object-store-memory": str(100 * 2**20)}
+    ports = {"node-manager-port": str(NODE_PORT)}
+    return ports if stage.engine == "verl" else {**ports, "num-gpus": "0", "object-store-memory": str(100 * 2**20)}
 
 
 def _head_params(stage: StagePlan) -> dict[str, str]:
