@@ -38,7 +38,8 @@ class Bucket:
 
     def names(self, below: str = "") -> list[str]:
         root = self.folder / below
-        return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+        found = [Path(folder, file) for folder, _, files in os.walk(root) for file in files]  # folders may go while it looks
+        return sorted(path.relative_to(root).as_posix() for path in found)
 
 
 @pytest.fixture(scope="session")

@@ -110,10 +110,11 @@ def test_status_prints_the_object_for_machines(local):
 def test_status_tells_the_truth_when_the_runner_was_killed(local):
     runner = local.write(make_run().stage("sft"), sft={"steps": 8, "seconds": 0.05}).start()
     local.process("sft")
-    runner.kill()
-    runner.communicate()
     from local_runs import wait_for
 
+    wait_for((local.folder / "runs/demo/status.json").exists)
+    runner.kill()
+    runner.communicate()
     wait_for(lambda: not local.processes())
     assert local.status()["summary"] in ("Pending", "Running")
     _, out, _ = prism("status", "runs/demo")

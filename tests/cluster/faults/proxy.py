@@ -70,7 +70,7 @@ class Proxy:
     before: Before = nothing
     after: After = nothing
     watch_seconds: float | None = None
-    """Watches are cut after this long."""
+    """Watches are cut after this long, in the middle of an event."""
     log: list[Passing] = field(default_factory=list)
     num_writes: int = 0
     port: int = 0
@@ -157,24 +157,24 @@ class Proxy:
             return web.Response(status=response.status, body=await response.read(), headers=kept)
 
     async def _watch(self, request: web.Request) -> web.StreamResponse:
-        began, generation = time.monotonic(), self._generation
+        """Whole lines pass."""
+        began, generation, rest = time.monotonic(), self._generation, b""
         async with self._ask(request, b"") as response:
             stream = web.StreamResponse(status=response.status, headers={"Content-Type": response.headers["Content-Type"]})
             await stream.prepare(request)
-            while not self._is_over(began):
-                if self._broken[0] > generation:
-                    await stream.write(self._broken[1])
-                    break
+            while self._broken[0] <= generation:
+                if self.watch_seconds is not None and time.monotonic() - began > self.watch_seconds:
+                    await stream.write(b'{"type":"MODI')
+                    raise Dropped
                 with suppress(TimeoutError):
                     chunk = await asyncio.wait_for(response.content.readany(), 0.05)
                     if not chunk:
-                        break
-                    if self._generation == generation:
-                        await stream.write(chunk)
+                        return stream
+                    lines, _, rest = (rest + chunk).rpartition(b"\n")
+                    if lines and self._generation == generation:
+                        await stream.write(lines + b"\n")
+            await stream.write(self._broken[1])
             return stream
-
-    def _is_over(self, began: float) -> bool:
-        return self.watch_seconds is not None and time.monotonic() - began > self.watch_seconds
 
     def _ask(self, request: web.Request, body: bytes) -> Any:
         headers = {key: value for key, value in request.headers.items() if key.lower() not in HOP_BY_HOP}

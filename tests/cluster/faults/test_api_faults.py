@@ -81,15 +81,20 @@ async def test_retry_after_is_waited_for(plane):
         assert creations[1].at - creations[0].at >= 3
 
 
-async def refuse_every_third_watch(passing, seen=Counter()):
-    seen[passing.path] += passing.is_watch
-    return refusal(503, "ServiceUnavailable") if passing.is_watch and not seen[passing.path] % 3 else None
+def refuse_every_third_watch():
+    seen = Counter()
+
+    async def hook(passing):
+        seen[passing.path] += passing.is_watch
+        return refusal(503, "ServiceUnavailable") if passing.is_watch and not seen[passing.path] % 3 else None
+
+    return hook
 
 
 async def test_watches_that_are_cut_every_second_and_sometimes_refused_lose_nothing(plane):
     reference = await undisturbed(plane)
     async with scene(plane) as here:
-        here.proxy.watch_seconds, here.proxy.before = 1.0, refuse_every_third_watch
+        here.proxy.watch_seconds, here.proxy.before = 1.0, refuse_every_third_watch()
 
         async def slow(pod):
             await pod.run()
