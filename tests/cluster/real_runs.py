@@ -25,7 +25,7 @@ SFT = {
     "kind": "sft",
     "data": [{"uri": "digits/data/curated.json"}],
     "config": {
-        "maxSteps": 40,
+        "maxSteps": 120,
         "batchSize": 16,
         "microBatchSize": 16,
         "saveEvery": 5,

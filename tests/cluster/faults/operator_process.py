@@ -45,7 +45,7 @@ class OperatorProcess:
             self.kill_at_once()
             await self.ended()
 
-    async def stop(self) -> int:
+    async def stop(self) -> int | None:
         """By SIGTERM; its exit code."""
         os.kill(self.pid, signal.SIGTERM)
         return await self.ended()
@@ -54,14 +54,16 @@ class OperatorProcess:
         await self.kill()
         await self.start()
 
-    async def ended(self) -> int:
-        """Waits for its end; its exit code, negative for a signal."""
+    async def ended(self) -> int | None:
+        """Waits for its end; its exit code, negative for a signal, None where somebody else has asked for it before."""
         pid, self.pid = self.pid, 0
-        while True:
-            done, status = os.waitpid(pid, os.WNOHANG)
-            if done:
-                return os.waitstatus_to_exitcode(status)
-            await asyncio.sleep(0.01)
+        with suppress(ChildProcessError):
+            while True:
+                done, status = os.waitpid(pid, os.WNOHANG)
+                if done:
+                    return os.waitstatus_to_exitcode(status)
+                await asyncio.sleep(0.01)
+        return None
 
     def require(self) -> None:
         """Raises RuntimeError with the end of its log where it has ended by itself."""

@@ -73,9 +73,7 @@ async def _in_turn(slots: asyncio.Semaphore, needed: int, item: Any, given: Mapp
     try:
         await item.function(**arguments)
     finally:
-        import sys
-
-        print(f"DEV {time.monotonic() - began:.0f}s {item.nodeid}", file=open("/tmp/faults-progress.txt", "a"))
+        _dev(f"{time.monotonic() - began:.0f}s {item.nodeid}")
         item.user_properties.append(("seconds", round(time.monotonic() - began, 1)))  # pytest's own figure is of the waiting
         for _ in range(needed):
             slots.release()
@@ -86,3 +84,8 @@ async def _cancel_all() -> None:
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
+
+
+def _dev(line):
+    with open("/tmp/faults-progress.txt", "a") as f:
+        f.write(line + "\n")

@@ -13,9 +13,6 @@ from pathlib import Path
 
 from cluster.harness.commands import wait_until
 
-_STARTED: list[subprocess.Popen[bytes]] = []
-"""Kept, because Python warns of one that is let go while its process runs, and they outlive whoever started them."""
-
 
 # What this very process has started: kept, so that their ends are waited for and leave no zombies.
 _CHILDREN: list[subprocess.Popen[bytes]] = []
@@ -42,7 +39,6 @@ class Processes:
                 env={**os.environ, **(env or {})},
                 start_new_session=True,
             )
-        _STARTED.append(started)
         _CHILDREN.append(started)
         pid = _only_child(started) if self.entrance else started.pid
         record = {"pid": pid, "started": start_time(pid), "argv": command, "env": dict(env or {})}
