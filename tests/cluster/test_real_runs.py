@@ -119,7 +119,7 @@ def test_a_head_pod_deleted_in_mid_stage_costs_an_attempt_and_not_the_work(place
 def test_a_trainer_that_hangs_is_started_again_in_its_own_pod(place, undisturbed):
     place.apply("hanging", SFT, deadlines={"progressSeconds": 60, "stopGraceSeconds": 5})
     place.wait_for_step("hanging", 5)
-    trainer = "tr '\\0' ' ' < $p/cmdline 2>/dev/null | grep -q -- '-m prism_trainer /'"
+    trainer = "tr '\\0' ' ' < $p/cmdline 2>/dev/null | grep -q -- '-m prism_traine[r] /'"
     find = f"for p in /proc/[0-9]*; do if {trainer}; then kill -STOP ${{p#/proc/}}; echo stopped; fi; done"
     assert "stopped" in place.kubectl("exec", place.head("hanging"), "-c", "stage-sft", "--", "bash", "-c", find)
     status = place.wait_for_end("hanging")
@@ -168,7 +168,7 @@ def test_a_lost_worker_ends_the_attempt_and_a_new_gang_goes_on(place, undisturbe
     place.kubectl("delete", "pod", "-l", "prism.dev/run=ganged,ray.io/node-type=worker", "--wait=false")
     status = place.wait_for_end("ganged")
     first, second = status["stages"][0]["attempts"]
-    assert first["failureClass"] == "NodeLost" and "workers" in first["message"]
+    assert first["failureClass"] == "NodeLost" and "worker" in first["message"]
     assert second["outcome"] == "Succeeded" and place.weights("ganged") == undisturbed
 
 
