@@ -73,7 +73,6 @@ async def _in_turn(slots: asyncio.Semaphore, needed: int, item: Any, given: Mapp
     try:
         await item.function(**arguments)
     finally:
-        _dev(f"{time.monotonic() - began:.0f}s {item.nodeid}")
         item.user_properties.append(("seconds", round(time.monotonic() - began, 1)))  # pytest's own figure is of the waiting
         for _ in range(needed):
             slots.release()
@@ -84,8 +83,3 @@ async def _cancel_all() -> None:
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
-
-
-def _dev(line):
-    with open("/tmp/faults-progress.txt", "a") as f:
-        f.write(line + "\n")

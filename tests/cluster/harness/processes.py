@@ -13,7 +13,6 @@ from pathlib import Path
 
 from cluster.harness.commands import wait_until
 
-
 # What this very process has started: kept, so that their ends are waited for and leave no zombies.
 _CHILDREN: list[subprocess.Popen[bytes]] = []
 
