@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -11,6 +12,8 @@ import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from prism_trainer.checkpoints import commit_checkpoint
 from prism_trainer.contract.checkpoint import CheckpointManifest, CheckpointRef, FileEntry, Provenance
@@ -43,6 +46,21 @@ def commit(folder: Path, content: bytes = b"weights", **fields: Any) -> Checkpoi
         (part / "config.json").write_text("{}")
 
     return commit_checkpoint(folder, {"policy": write}, lambda files: make_manifest(files, **fields))
+
+
+STARTED: list[subprocess.Popen[str]] = []
+"""What a test started; what it leaves behind when it fails is ended after it, and never met by another test."""
+
+
+def end_started() -> None:
+    while STARTED:
+        process = STARTED.pop()
+        if process.poll() is None:
+            children = psutil.Process(process.pid).children(recursive=True)
+            for one in (psutil.Process(process.pid), *children):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()
+        process.communicate()
 
 
 @dataclass
@@ -93,19 +111,25 @@ class PodRun:
         """In a process of its own, to be sent signals."""
         value = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self.places(file.stem, **places)).items()}
         command = [sys.executable, str(TESTS / "pod_runner.py"), json.dumps(value), str(file)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        STARTED.append(process)
+        return process
 
     def message(self, stage: str = "sft") -> StageResult:
         return StageResult.model_validate_json((self.folder / f"termination-{stage}").read_bytes())
 
     def steps(self, attempt: int = 1, stage: str = "sft") -> list[int]:
         """Steps the trainers of an attempt took."""
-        local = Path(self.root if not self.root.startswith("s3://") else str(self.folder / "work/s3" / self.root.removeprefix("s3://")))
-        file = local / f"stages/{stage}/attempt-{attempt}/steps.txt"
+        file = self.local / f"stages/{stage}/attempt-{attempt}/steps.txt"
         return [int(line) for line in file.read_text().split()] if file.exists() else []
 
     def path(self, below: str) -> Path:
         return Path(self.root) / below
+
+    @property
+    def local(self) -> Path:
+        """The run's root as the trainer sees it: object storage is written to a folder first."""
+        return self.folder / "work/s3" / self.root.removeprefix("s3://") if self.root.startswith("s3://") else Path(self.root)
 
 
 def ask_to_stop(process: subprocess.Popen[str]) -> tuple[int, str]:

@@ -240,7 +240,8 @@ def test_a_bad_job_file_is_a_sentence_in_the_last_words(pod):
     file.write_text(json.dumps({"job": {"stage": "sft", "attempt": 7}, "colour": "blue"}))
     code, result = pod.run(file)
     assert (code, result.stage, result.attempt, result.failure_class) == (2, "sft", 7, FailureClass.CONTROL_PLANE)
-    assert f"job file '{file}' cannot be used" in result.message and "colour" in result.message
+    assert f"job file '{file}' cannot be used: colour: Extra inputs" in result.message
+    assert result.message.endswith("more; the operator and the image of the stage must come from the same version of prism")
     file.write_text("{")
     assert pod.run(file)[1].attempt == 1
 

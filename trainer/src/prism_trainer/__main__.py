@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import errno
 import importlib
-import json
 import os
 import sys
 import traceback
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from prism_trainer.contract.job import StageJob
 from prism_trainer.contract.report import EXIT_CODES, FailureClass, StageResult
 from prism_trainer.errors import PrismError, Stopped, StorageError
+from prism_trainer.job_file import read_job
 from prism_trainer.reporting import Reporter
 
 OUT_OF_MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -29,9 +27,9 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m prism_trainer JOB.json", file=sys.stderr)
         return 2
     try:
-        job = StageJob.model_validate(json.loads(Path(arguments[0]).read_text()), by_alias=True, by_name=False)
-    except (OSError, ValueError, ValidationError) as error:
-        print(f"job file '{arguments[0]}' cannot be used: {error}", file=sys.stderr)
+        job = read_job(Path(arguments[0]), StageJob)
+    except ValueError as error:
+        print(error, file=sys.stderr)
         return 2
     try:
         reporter = Reporter(Path(job.report_dir), job.stage, job.attempt)

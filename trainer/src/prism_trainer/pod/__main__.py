@@ -11,9 +11,8 @@ import sys
 import traceback
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from prism_trainer.contract.pod import RAY_ADDRESS, PodJob
+from prism_trainer.job_file import read_job
 from prism_trainer.pod.last_words import LINE, UNREADABLE, exit_code, leave, unreadable
 from prism_trainer.pod.places import MODULE, Places
 from prism_trainer.pod.stop import Stop
@@ -48,9 +47,9 @@ def main(arguments: list[str], places: Places | None = None) -> int:
 def carry_out(job_file: Path, places: Places, stop: Stop) -> int:
     """The last words are left on every way out."""
     try:
-        pod = PodJob.model_validate_json(job_file.read_bytes(), by_alias=True, by_name=False)
-    except (OSError, ValueError, ValidationError) as error:
-        leave(unreadable(job_file, f"job file '{job_file}' cannot be used: {error}"), places)
+        pod = read_job(job_file, PodJob)
+    except ValueError as error:
+        leave(unreadable(job_file, str(error)), places)
         return UNREADABLE
     supervisor = Supervisor(pod, places, stop)
     try:
