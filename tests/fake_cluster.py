@@ -5,13 +5,15 @@ Nothing happens by itself: each act is a method, so that a test decides the orde
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from prism_operator.kube.comparison import compare_children
 from prism_operator.kube.controller import Controller
 from prism_operator.kube.door import ApiError
 from prism_operator.kube.inventory import key_of
@@ -152,6 +154,10 @@ class FakeDoor:
         await Turn()
         return self.api.get(resource, name)
 
+    async def metadata(self, api: str, resource: str, namespaces: Sequence[str], selector: str = "") -> list[dict[str, Any]]:
+        await Turn()
+        return [raw["metadata"] for raw in self.api.all(resource) if not selector or selector in raw["metadata"].get("labels", {})]
+
     async def list(self, api: str, namespace: str, resource: str, selector: str) -> list[dict[str, Any]]:
         key, value = selector.split("=")
         await Turn()
@@ -283,6 +289,13 @@ class Operator:
             self._pass = None
             self.controller.queue.done(self._key, failed=not end.value)
         return True
+
+    def compare(self) -> None:
+        """What it does every few minutes."""
+        listing = compare_children(self.controller)
+        with contextlib.suppress(StopIteration):
+            while True:
+                listing.send(None)
 
     def work(self, limit: int = 500) -> None:
         """Until there is nothing to do."""

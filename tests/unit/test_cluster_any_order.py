@@ -83,6 +83,10 @@ class Cluster(RuleBasedStateMachine):
     def an_event_never_comes(self, index, resource):
         self.operators[index % len(self.operators)].miss(resource)
 
+    @rule(index=st.integers(0, 1))
+    def an_operator_compares(self, index):
+        self.operators[index % len(self.operators)].compare()
+
     @rule(goes=st.lists(st.booleans(), min_size=6, max_size=6))
     def a_round_in_which_some_do_their_part(self, goes):
         acts = [
@@ -288,6 +292,7 @@ class Cluster(RuleBasedStateMachine):
         for left in itertools.count():
             assert left < NUM_ROUNDS, f"no end: {self.api.get('prismruns', 'demo')['status']['message']}"
             operator.listen_to_all()
+            operator.compare()
             operator.work()
             run = self.api.get("prismruns", "demo")
             if run is None or (run.get("status", {}).get("summary") in ("Succeeded", "Failed") and not self.api.all("rayclusters")):
@@ -306,6 +311,8 @@ class Cluster(RuleBasedStateMachine):
         self.api.now += timedelta(seconds=310)  # what was refused is tried again
         operator.work()
         operator.listen_to_all()
+        operator.compare()
+        operator.work()
         assert not self.api.all("rayclusters") and not self.api.all("pods")
         before = len(self.api.writes)
         for _ in range(5):

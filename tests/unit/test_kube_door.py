@@ -177,11 +177,13 @@ def test_names_are_quoted():
 
 
 @pytest.mark.parametrize(("namespaces", "num"), [((), 1), (("a", "b"), 2)])
-def test_versions_are_listed_for_all_namespaces_or_each(namespaces, num):
+def test_metadata_is_listed_for_all_namespaces_or_each(namespaces, num):
     item = {"metadata": {"namespace": "team", "name": "demo", "resourceVersion": "42"}}
     script = Script([{"items": [item]}])
-    assert knock(script, lambda door: door.versions(namespaces)) == {("team", "demo"): 42}
-    assert len(script.asked) == num
+    assert knock(script, lambda door: door.metadata(RUNS, "prismruns", namespaces, "app=a")) == [item["metadata"]] * num
+    assert len(script.asked) == num and all(
+        asked[1].endswith("/prismruns?resourceVersion=0&labelSelector=app%3Da") for asked in script.asked
+    )
 
 
 def test_no_more_requests_are_in_flight_than_allowed():

@@ -154,6 +154,30 @@ def test_a_recount_leaves_what_came_while_it_was_under_way(inventory):
     assert len(pods(inventory)) == 1
 
 
+def metadata(raw):
+    return [raw["metadata"]]
+
+
+def test_what_the_watches_told_in_full_is_not_missing(inventory):
+    inventory.put_cluster(ray_cluster())
+    inventory.put_pod(head())
+    assert not inventory.unknown_clusters(metadata(ray_cluster())) and not inventory.unknown_pods(metadata(head()))
+    assert set(inventory.children_by_uid().values()) == {KEY} and len(inventory.children_by_uid()) == 2
+
+
+def test_what_is_new_or_newer_than_the_watches_told_is_missing(inventory):
+    inventory.put_pod(head(version=100))
+    assert inventory.unknown_clusters(metadata(ray_cluster())) == {KEY} == inventory.unknown_pods(metadata(head(version=101)))
+
+
+def test_what_is_not_ours_or_has_ended_is_not_missing(inventory):
+    somebodys = head()
+    del somebodys["metadata"]["labels"]["ray.io/cluster"]
+    inventory.put_pod(worker())
+    inventory.drop_pod(worker())
+    assert not inventory.unknown_pods([*metadata(somebodys), *metadata(worker())])
+
+
 def test_running_stages_are_those_whose_container_runs(inventory):
     inventory.put_cluster(ray_cluster())
     inventory.put_pod(head())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,10 +22,6 @@ from prism_operator.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-RECOUNT_SECONDS = 300.0
-"""How long the watches are trusted about a run's clusters and pods."""
-
-
 OVERDUE_SECONDS = 5.0
 """Before something that is due, and was done, and has not shown an effect yet, is done again."""
 
@@ -43,7 +38,7 @@ class Controller:
     apart_seconds: float = 0.0
     """Between two passes over one run."""
     queue: WorkQueue[RunKey] = field(init=False)
-    _counted: dict[RunKey, float] = field(default_factory=dict)
+    _doubted: set[RunKey] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.queue = WorkQueue(self.clock, self.apart_seconds)
@@ -92,29 +87,26 @@ class Controller:
         self._arrange(key, world, done)
 
     async def _recount(self, world: KubeWorld) -> None:
-        clusters, pods = self.inventory.children(world.key)
-        if not clusters and not pods:
-            self._counted.pop(world.key, None)
-        elif self.clock() - self._counted.setdefault(world.key, self.clock()) > RECOUNT_SECONDS:
+        if world.key in self._doubted:
             await world.recount()
-            self._counted[world.key] = self.clock()
+            self._doubted.discard(world.key)
 
     def doubt(self, key: RunKey) -> None:
-        """It was listed a second time: its watch was away, and so may the others have been. What went meanwhile none of them tells."""
-        if any(self.inventory.children(key)):
-            self._counted[key] = -math.inf
-            self.queue.add(key)
+        """A watch was away, or is: what went meanwhile none of them tells, so its clusters and pods are listed before the next decision."""
+        self._doubted.add(key)
+        self.queue.add(key)
 
     def _arrange(self, key: RunKey, world: KubeWorld, done: Pass) -> None:
         """When to look again, if nothing happens before."""
-        clusters, pods = self.inventory.children(key)
-        if clusters or pods:
-            self.queue.add_at(key, self.clock() + RECOUNT_SECONDS + 1)
         wake_at = done.decision.wake_at if done.decision else None
         if wake_at is not None:
             delay = (wake_at - world.now).total_seconds()
             self.queue.add_at(key, self.clock() + (delay if delay > 0 else OVERDUE_SECONDS))
-        elif done.status.is_true(reasons.FINISHED) and not clusters and not pods and "deletionTimestamp" not in world.raw["metadata"]:
+        elif (
+            done.status.is_true(reasons.FINISHED)
+            and not any(self.inventory.children(key))
+            and "deletionTimestamp" not in world.raw["metadata"]
+        ):
             self.inventory.settle_run(key)
 
     async def look_for(self, key: RunKey) -> None:
@@ -131,5 +123,5 @@ class Controller:
     def _forget(self, key: RunKey) -> None:
         if not self.inventory.knows(key):  # else it is settled, and still there
             metrics.RUNS.drop(key)
-        self._counted.pop(key, None)
+        self._doubted.discard(key)
         self.queue.forget(key)

@@ -70,21 +70,19 @@ class Door:
                 return None
             raise
 
+    async def metadata(self, api: str, resource: str, namespaces: Sequence[str], selector: str = "") -> list[dict[str, Any]]:
+        """Of every object in these namespaces, or in all, as the API server's cache has it; none of their content."""
+        found: list[dict[str, Any]] = []
+        query = urlencode({"resourceVersion": "0", **({"labelSelector": selector} if selector else {})})
+        for place in [path(api, namespace, resource) for namespace in namespaces] or [f"{api}/{resource}"]:
+            listed = await self._call("GET", f"{place}?{query}", accept=METADATA_ONLY)
+            found.extend(item["metadata"] for item in listed.get("items") or [])
+        return found
+
     async def list(self, api: str, namespace: str, resource: str, selector: str) -> list[dict[str, Any]]:
         """By label selector."""
         found = await self._call("GET", f"{path(api, namespace, resource)}?{urlencode({'labelSelector': selector})}")
         return list(found.get("items") or [])
-
-    async def versions(self, namespaces: Sequence[str]) -> dict[tuple[str, str], int]:
-        """Of every PrismRun, by namespace and name; none of their content."""
-        found: dict[tuple[str, str], int] = {}
-        places = [path(RUNS, namespace, PLURAL) for namespace in namespaces] or [f"{RUNS}/{PLURAL}"]
-        for place in places:
-            listed = await self._call("GET", f"{place}?resourceVersion=0", accept=METADATA_ONLY)
-            for item in listed.get("items") or []:
-                metadata = item["metadata"]
-                found[metadata["namespace"], metadata["name"]] = int(metadata["resourceVersion"])
-        return found
 
     async def create(self, api: str, namespace: str, resource: str, body: Mapping[str, Any], dry_run: bool = False) -> dict[str, Any]:
         """As the API server stored it. A create whose answer was lost is not repeated blindly: the name is taken then, and that is told."""

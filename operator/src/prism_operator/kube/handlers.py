@@ -34,7 +34,7 @@ def make_registry(controller: Controller) -> kopf.OperatorRegistry:
         _note(PLURAL)
         raw = event["object"]
         key = key_of(raw)
-        if event["type"] is None and inventory.knows(key):
+        if event["type"] is None and inventory.knows(key) and any(inventory.children(key)):
             controller.doubt(key)
         if event["type"] == "DELETED":
             inventory.end_run(raw)

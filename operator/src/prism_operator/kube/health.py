@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from prism_operator.errors import ClusterError
 from prism_operator.kube import metrics
-from prism_operator.kube.controller import Controller
 from prism_operator.kube.inventory import RunKey
 from prism_operator.names import PLURAL
 
-logger = logging.getLogger(__name__)
-
-COMPARE_SECONDS = 300.0
 BEHIND_SECONDS = 60.0
 """How long a version the API server has may be missing here before the watch counts as dead."""
 LAG_SECONDS = 1.0
@@ -69,21 +63,6 @@ async def serve(health: Health, port: int) -> web.AppRunner:
     await runner.setup()
     await web.TCPSite(runner, port=port).start()
     return runner
-
-
-async def keep_comparing(controller: Controller, health: Health, every: float = COMPARE_SECONDS) -> None:
-    """A silent watch looks like a quiet cluster, so now and then the versions are compared with a listing."""
-    while True:
-        await asyncio.sleep(BEHIND_SECONDS if health.behind else every)
-        before = controller.inventory.runs()
-        try:
-            listed = await controller.door.versions(controller.settings.watch_namespaces)
-        except ClusterError as error:
-            logger.warning("the watch cannot be checked: %s", error)
-            continue
-        health.compare({RunKey(*key): version for key, version in listed.items()}, controller.inventory.version, time.monotonic())
-        for key in [key for key in before if key not in listed]:  # its end came while the watch was away
-            await controller.look_for(key)
 
 
 async def keep_measuring_lag() -> None:

@@ -6,7 +6,7 @@ What we wrote ourselves is put in at once, as the API server answered it, so tha
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -149,6 +149,24 @@ class Inventory:
         children = self._children.get(key, _Children())
         return frozenset(cluster.uid for cluster in children.clusters.values()) | frozenset(pod.uid for pod in children.pods.values())
 
+    def children_by_uid(self) -> dict[str, RunKey]:
+        """Every RayCluster and pod that is known, and whose it is."""
+        return {uid: key for key in self._children for uid in self.uids(key)}
+
+    def unknown_clusters(self, listed: Iterable[Mapping[str, Any]]) -> set[RunKey]:
+        """Runs that have RayClusters, of which this is the metadata, that are not known, or not as they are now."""
+        ours = (metadata for metadata in listed if cluster_facts({"metadata": metadata}))
+        return {_run_of(metadata) for metadata in ours if self._is_behind(metadata)}
+
+    def unknown_pods(self, listed: Iterable[Mapping[str, Any]]) -> set[RunKey]:
+        """The same for pods."""
+        ours = (metadata for metadata in listed if pod_facts({"metadata": metadata}))
+        return {_run_of(metadata) for metadata in ours if self._is_behind(metadata)}
+
+    def _is_behind(self, metadata: Mapping[str, Any]) -> bool:
+        uid = metadata["uid"]
+        return uid not in self._ended and self._child_versions.get(uid, -1) < _version({"metadata": metadata})
+
     def replace_children(self, key: RunKey, known: frozenset[str], clusters: list[dict[str, Any]], pods: list[dict[str, Any]]) -> None:
         """As a fresh listing has them: what was `known` before it was asked for and is not in it has ended, and no watch told of it."""
         children = self._children.get(key, _Children())
@@ -206,6 +224,10 @@ class Inventory:
 def key_of(raw: Mapping[str, Any]) -> RunKey:
     """Of a PrismRun."""
     return RunKey(raw["metadata"]["namespace"], raw["metadata"]["name"])
+
+
+def _run_of(metadata: Mapping[str, Any]) -> RunKey:
+    return RunKey(metadata["namespace"], metadata["labels"][RUN_LABEL])
 
 
 def _version(raw: Mapping[str, Any]) -> int:

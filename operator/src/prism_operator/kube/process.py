@@ -13,7 +13,7 @@ import kopf
 import prometheus_client
 from kopf._core.engines.peering import Identity  # not public, but a parameter of kopf.operator
 
-from prism_operator.kube import health, progress
+from prism_operator.kube import comparison, health, progress
 from prism_operator.kube.controller import Controller
 from prism_operator.kube.door import Door
 from prism_operator.kube.handlers import make_kopf_settings, make_registry
@@ -49,7 +49,7 @@ async def _operate(settings: Settings) -> int:
     parts: dict[str, Coroutine[Any, Any, Any]] = {
         "the watches": _watch(controller, state),
         "the poller": progress.keep_asking(controller),
-        "the comparison": health.keep_comparing(controller, state),
+        "the comparison": comparison.keep_comparing(controller, state),
         "the lag meter": health.keep_measuring_lag(),
         **{f"worker {i}": work(controller.queue, controller.handle) for i in range(settings.workers)},
     }

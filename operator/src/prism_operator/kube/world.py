@@ -117,7 +117,8 @@ class KubeWorld:
             await self._refuse_stale()
         else:
             await self.hold()  # onto the version this pass has read, and before anything a deletion would have to wait for
-        await self._refuse_blind()
+        if start.job.attempt > 1:
+            await self._refuse_blind()
         body = make_ray_cluster(plan, start, self.settings)
         try:
             self.inventory.put_cluster(await self.door.create(CLUSTERS, self.key.namespace, RAY_CLUSTERS, body))
@@ -199,10 +200,8 @@ class KubeWorld:
             raise StaleError(f"PrismRun {self.key.namespace}/{self.key.name} changed while it was looked at")
 
     async def _refuse_blind(self) -> None:
-        """Nor a pass that does not know all that is there; a first attempt has nothing beside it."""
-        previous, known = read_status(self.raw), self.inventory.uids(self.key)
-        if previous is None or not any(stage.attempts for stage in previous.stages):
-            return
+        """Nor may a stage be tried again by a pass that does not know every pod of the try before: one watch may be behind the other."""
+        known = self.inventory.uids(self.key)
         await self.recount()
         if self.inventory.uids(self.key) - known:
             raise StaleError(f"PrismRun {self.key.namespace}/{self.key.name} has clusters or pods that were not known")
