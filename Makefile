@@ -5,11 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUN := examples/digits/$(if $(BASELINE),baseline,prismrun).yaml
 
-# They were run one by one, and not yet in one piece on an idle machine; until then they are a target of their own.
-NODE_TESTS := $(addprefix tests/cluster/,faults test_chart_install.py test_harness.py test_kubectl_prism.py test_real_runs.py)
-
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-node cluster cluster-down images generate lint lock clean
+.PHONY: help setup run test cluster cluster-down images generate lint lock clean
 
 help: ## Show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -29,11 +26,20 @@ run: $(STAMP) ## Run PRISM on handwritten digits: about 10 minutes on 2 cores (B
 	@$(BIN)/python examples/digits/build.py runs/digits
 	@$(BIN)/prism run $(RUN) --redo
 
-test: $(STAMP) ## Run every test that needs no node: unit, model, pipeline, and the cluster's definitions on a real API server
-	@$(BIN)/python -m pytest $(addprefix --ignore=,$(NODE_TESTS))
+test: $(STAMP) ## Run every test that this machine can run
+	@$(BIN)/python -m pytest
 
-test-node: $(STAMP) ## Run the tests that need a whole cluster: root, Linux and Go, or PRISM_TEST_KUBECONFIG; half an hour
-	@$(BIN)/python -m pytest $(NODE_TESTS)
+cluster: $(STAMP) ## Start a real Kubernetes with KubeRay on this machine (root, Go)
+	@cd tests && ../$(BIN)/python -m cluster.harness up
+
+cluster-down: $(STAMP) ## End it, without a trace
+	@cd tests && ../$(BIN)/python -m cluster.harness down
+
+images: $(STAMP) ## Build the project's images again for the running test cluster
+	@cd tests && ../$(BIN)/python -m cluster.harness images
+
+generate: $(STAMP) ## Write the CRD anew from the pydantic models
+	@$(BIN)/python -m prism_operator.crdgen crds/prismruns.prism.dev.yaml charts/prism/files/crds/prismruns.prism.dev.yaml
 
 lint: $(STAMP) ## Format, style, types, layers
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -28,17 +28,18 @@ def ray_cluster(
     workers: int = 0,
     digest: str = DIGEST,
     uid: str = "cluster-1",
+    attempt: int = 1,
     version: int = 100,
     annotations: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Times are seconds from NOW; created 300 s before. `held`: KubeRay has it suspended."""
     metadata: dict[str, Any] = {
-        "name": CLUSTER,
+        "name": f"{CLUSTER.rpartition('-a')[0]}-a{attempt}",
         "namespace": "team",
         "uid": uid,
         "resourceVersion": str(version),
         "creationTimestamp": time(-300),
-        "labels": LABELS,
+        "labels": {**LABELS, "prism.dev/attempt": str(attempt)},
         "annotations": {"prism.dev/config-digest": digest, **(annotations or {})},
         "ownerReferences": [{"kind": "PrismRun", "name": "demo", "uid": "run-1", "controller": True}],
     }

@@ -342,6 +342,16 @@ def test_a_hang_is_heard_of_and_never_guessed(progress, stops):
     assert [stop.reason for stop in look(cluster, head(), progress=progress).decision.stops] == stops
 
 
+def test_the_gpu_seconds_of_a_stage_outlive_its_list_of_attempts():
+    told = look(rc(provisioned=-270), stage(terminated(1, words("Failed", FailureClass.NODE_LOST)))).status
+    raw = told.to_dict()
+    (attempt,) = raw["stages"][0]["attempts"]
+    raw["stages"][0] |= {"attempts": [attempt | {"number": n, "gpuSeconds": 10.0} for n in range(3, 13)], "gpuSeconds": 120.0}
+    later = look(rc(attempt=13), previous=PrismRunStatus.model_validate(raw), now=at(100)).status
+    assert [seen.number for seen in later.stages[0].attempts] == [*range(4, 14)]
+    assert later.stages[0].gpu_seconds == later.gpu_seconds == 120.0
+
+
 def test_a_word_another_version_wrote_stops_no_run():
     told = look(rc(provisioned=-270), stage(terminated(1, words("Failed", FailureClass.NODE_LOST)))).status
     raw = told.to_dict()

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from pod_runs import PodRun
+from pod_runs import PodRun, commit
 from prism_trainer.contract.checkpoint import CheckpointRef
 from prism_trainer.contract.report import FailureClass
 from prism_trainer.pod.hugging_face import model_id
@@ -54,6 +54,21 @@ def test_a_model_on_the_storage_is_taken_from_there(pod):
     folder.mkdir(parents=True)
     code, _ = asking_for(pod, str(folder), "raise SystemExit('the hub is not to be asked')")
     assert code == 0 and json.loads((pod.folder / "work/jobs/sft.json").read_text())["inputs"]["policy"]["uri"] == str(folder)
+
+
+@pytest.mark.parametrize(("named", "taken"), [(None, "attempt-10/step-000003-final"), (1, "attempt-1/step-000009-final")])
+def test_a_stages_folder_stands_for_its_last_final_checkpoint_or_the_one_with_the_digest(pod, named, taken):
+    stage = pod.folder / "storage/other/checkpoints/sft"
+    finals = {
+        n: commit(stage / f"attempt-{n}/step-{step:06}-final", b"%d" % n, step=step, final=True, run="other")
+        for n, step in ((1, 9), (10, 3))
+    }
+    commit(stage / "attempt-11/step-000020", step=20, run="other")
+    digest = finals[named].digest if named else None
+    job = pod.job(inputs={"policy": CheckpointRef(stage="model", uri=str(stage), digest=digest)})
+    code, _ = pod.run(pod.write(job))
+    given = json.loads((pod.folder / "work/jobs/sft.json").read_text())["inputs"]["policy"]
+    assert (code, given["uri"]) == (0, str(stage / taken)) and given["digest"] == finals[named or 10].digest
 
 
 @pytest.mark.parametrize(("exit_code", "failure_class"), [(1, FailureClass.USER_ERROR), (4, FailureClass.CONTROL_PLANE)])

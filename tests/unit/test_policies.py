@@ -6,7 +6,7 @@ import pytest
 
 from builders import NOW, at, heartbeat, make_run
 from prism_operator.api import Deadlines, Retention, Retries
-from prism_operator.children import AttemptRecord, Pending, StopReason, StopRequest
+from prism_operator.children import AttemptRecord, Forgotten, Pending, StopReason, StopRequest
 from prism_operator.policies.deadline import (
     expiry,
     hang_deadline,
@@ -142,5 +142,5 @@ def test_failures_within_an_attempt_and_forgotten_ones_count_against_the_budget(
     restarted = stage_of("Hang", restarts={FailureClass.HANG: 1})
     assert isinstance(retry(restarted, Retries(hang=1), 0), GiveUp) and isinstance(retry(restarted, Retries(hang=2), 0), TryAgain)
     assert warm_retries(restarted, Retries(hang=5, user_error=2), 0) == {FailureClass.USER_ERROR: 2, FailureClass.HANG: 3}
-    forgetful = replace(stage_of("Hang"), forgotten={FailureClass.HANG: 4})
+    forgetful = replace(stage_of("Hang"), forgotten=Forgotten({FailureClass.HANG: 4}))
     assert isinstance(retry(forgetful, Retries(hang=4), 0), GiveUp)

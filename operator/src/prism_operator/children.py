@@ -186,6 +186,14 @@ class Wishes:
 
 
 @dataclass(frozen=True)
+class Forgotten:
+    """What is left of a stage's attempts that are no longer told of one by one."""
+
+    failures: Mapping[FailureClass, int] = field(default_factory=dict)
+    gpu_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class Children:
     """All of it, in any order, possibly with duplicates."""
 
@@ -193,7 +201,7 @@ class Children:
     attempts: tuple[AttemptRecord, ...] = ()
     checkpoints: tuple[CommittedCheckpoint, ...] = ()
     unfinished: tuple[Unfinished, ...] = ()
-    forgotten: Mapping[str, Mapping[FailureClass, int]] = field(default_factory=dict)
-    """By stage: failures of attempts that are no longer told of one by one."""
+    forgotten: Mapping[str, Forgotten] = field(default_factory=dict)
+    """By stage."""
     damaged: tuple[str, ...] = ()
     """Sentences about manifests that cannot be read. They count for nothing and are left where they are."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from prism_operator.api import PrismRunStatus
-from prism_operator.children import AttemptRecord, Children, CommittedCheckpoint, Unfinished, Verdict, Wishes
+from prism_operator.children import AttemptRecord, Children, CommittedCheckpoint, Forgotten, Unfinished, Verdict, Wishes
 from prism_operator.plan import RunPlan, StagePlan
 from prism_operator.reasons import FINISHED
 from prism_operator.verdict import judge
 from prism_trainer.contract.checkpoint import CheckpointRef
-from prism_trainer.contract.report import FailureClass
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,8 @@ class StageObserved:
     changed_from: str | None
     """Config digest of committed work, where it is not the planned one."""
     unfinished: tuple[Unfinished, ...]
-    forgotten: Mapping[FailureClass, int]
-    """Failures of attempts that are no longer among `attempts`."""
+    forgotten: Forgotten
+    """Of attempts that are no longer among `attempts`."""
     superseded: CommittedCheckpoint | None = None
     """Newest final checkpoint of another configuration, where there is none of the planned one. Nobody reads it; nobody forgets it."""
 
@@ -135,7 +134,7 @@ def _observe_stage(stage: StagePlan, records: list[AttemptRecord], children: Chi
         intermediate=tuple(sorted((c for c in planned if not c.final), key=lambda c: (c.step, c.attempt))),
         changed_from=None if stage.pinned or final else _changed_from(stage, own, committed),
         unfinished=unfinished,
-        forgotten=children.forgotten.get(stage.name, {}),
+        forgotten=children.forgotten.get(stage.name, Forgotten()),
         superseded=None if final else next((c for c in reversed(committed) if c.final), None),
     )
 

@@ -34,13 +34,15 @@ def make_stage_status(plan: StagePlan, observed: StageObserved, decision: Decisi
     step, total_steps, metrics = _progress(observed)
     live = observed.live
     progress = live.record.progress if live else None
+    attempts = tuple(_attempt(a, plan, decision, now, a is observed.last) for a in observed.attempts)
     return StageStatus(
         name=plan.name,
         kind=plan.kind,
         state=_state(plan, observed, decision),
         config_digest=plan.config_digest,
-        attempts=tuple(_attempt(a, plan, decision, now, a is observed.last) for a in observed.attempts[-MAX_ATTEMPTS_SHOWN:]),
+        attempts=attempts[-MAX_ATTEMPTS_SHOWN:],
         forgotten=_forgotten(observed),
+        gpu_seconds=round(observed.forgotten.gpu_seconds + sum(attempt.gpu_seconds for attempt in attempts), 1),
         checkpoint=_checkpoint(observed),
         phase=progress.phase[:MAX_WORD] if progress and not observed.is_done else "",
         step=step,
@@ -117,7 +119,7 @@ def _held_up(record: AttemptRecord) -> str:
 
 def _forgotten(observed: StageObserved) -> dict[str, int]:
     """The budgets outlive the list of attempts, which is bounded."""
-    counts = Counter({failure_class.value: num for failure_class, num in observed.forgotten.items()})
+    counts = Counter({failure_class.value: num for failure_class, num in observed.forgotten.failures.items()})
     for attempt in observed.attempts[:-MAX_ATTEMPTS_SHOWN]:
         counts.update({c.value: num for c, num in attempt.record.restarts.items()})
         if attempt.verdict.failure_class is not None:

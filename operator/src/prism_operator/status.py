@@ -37,7 +37,7 @@ def make_status(plan: RunPlan, observed: Observed, decision: Decision, previous:
         progress=_progress(stages),
         attempt=_attempt(current, decision),
         gpus=plan.stage(current.name).resources.num_gpus if current else 0,
-        gpu_seconds=round(sum(attempt.gpu_seconds for stage in stages for attempt in stage.attempts), 1),
+        gpu_seconds=round(sum(stage.gpu_seconds for stage in stages), 1),
         cluster=next((record.cluster for record in observed.live if record.cluster), None),
         started_at=(previous.started_at if previous else None) or min(started, default=None) or format_time(now),
         finished_at=_finished_at(decision, previous, now),

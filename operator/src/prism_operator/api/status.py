@@ -71,6 +71,7 @@ class StageStatus(Reported):
     config_digest: str = Field(description="Of all that determines its result: configuration, data, inputs, seed.")
     attempts: tuple[AttemptStatus, ...] = Field((), description="The last ten.")
     forgotten: dict[str, int] = Field(default_factory=dict, description="Failures of attempts before the last ten, by class.")
+    gpu_seconds: float = Field(0.0, description="Of all its attempts.")
     checkpoint: CheckpointStatus | None = Field(None, description="The final one, once committed.")
     phase: str = Field("", description="What the live attempt does: loading, sampling, training, evaluating, saving.")
     step: int = Field(0, description="Optimizer steps done.")

@@ -13,8 +13,8 @@ from prism_operator.api import AttemptStatus, PrismRunStatus, StageStatus
 from prism_operator.children import AttemptRecord, Children, CommittedCheckpoint, Outcome, StopRequest, Wishes
 from prism_operator.kube.facts import ClusterFacts, ContainerFacts, PodFacts
 from prism_operator.kube.remembered import (
-    by_class,
     committed,
+    forgotten,
     remembered_progress,
     remembered_stop,
     restarts_of,
@@ -68,7 +68,7 @@ def children_of(
         wishes=wishes,
         attempts=tuple(records.values()),
         checkpoints=(*committed(previous), *(c for record in records.values() if (c := _commits(record)))),
-        forgotten={stage.name: by_class(stage.forgotten) for stage in (previous.stages if previous else ())},
+        forgotten={stage.name: forgotten(stage) for stage in (previous.stages if previous else ())},
     )
 
 

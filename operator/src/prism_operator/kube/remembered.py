@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from prism_operator.api import AttemptStatus, PrismRunStatus, StageStatus
-from prism_operator.children import AttemptRecord, CommittedCheckpoint, Outcome, StopReason, StopRequest, Verdict
+from prism_operator.children import AttemptRecord, CommittedCheckpoint, Forgotten, Outcome, StopReason, StopRequest, Verdict
 from prism_operator.timestamps import format_exact, parse_time
 from prism_trainer.contract.report import FailureClass, Progress
 
@@ -55,6 +55,11 @@ def by_class(counts: Mapping[str, int]) -> dict[FailureClass, int]:
     for name, num in counts.items():
         total[_class_of(name)] += num
     return dict(total)
+
+
+def forgotten(stage: StageStatus) -> Forgotten:
+    told = sum(attempt.gpu_seconds for attempt in stage.attempts)
+    return Forgotten(failures=by_class(stage.forgotten), gpu_seconds=max(0.0, stage.gpu_seconds - told))
 
 
 def remembered_stop(attempt: AttemptStatus, at: datetime) -> StopRequest | None:

@@ -56,5 +56,5 @@ WARM = (FailureClass.USER_ERROR, FailureClass.HANG)
 def _num_failures(stage: StageObserved, failure_class: FailureClass, forgiven: int) -> int:
     """Attempts that ended with it, and trainers that were started again after it."""
     counted = [a for a in stage.attempts if a.number > forgiven]
-    ended = sum(a.verdict.failure_class is failure_class for a in counted) + stage.forgotten.get(failure_class, 0)
+    ended = sum(a.verdict.failure_class is failure_class for a in counted) + stage.forgotten.failures.get(failure_class, 0)
     return ended + sum(a.record.restarts.get(failure_class, 0) for a in counted)

@@ -15,7 +15,8 @@ from prism_trainer.pod.copies import Copies
 from prism_trainer.pod.hugging_face import UNREACHABLE, model_id
 from prism_trainer.pod.places import Places
 from prism_trainer.pod.stop import Stop
-from prism_trainer.stores import is_object
+from prism_trainer.pod.survey import newest_final
+from prism_trainer.stores import FolderStore, Store, is_object
 
 FETCH_SECONDS = 6 * 3600.0
 """For a model from the hub; the operator's startSeconds ends it earlier."""
@@ -31,6 +32,7 @@ def bring_inputs(job: StageJob, storage_uri: str, copies: Copies, places: Places
 
 
 def _model(ref: CheckpointRef, mount: str, copies: Copies, places: Places, stop: Stop) -> CheckpointRef:
+    ref = _of_a_stage(ref, copies.store if is_object(ref.uri) else FolderStore())
     found = _copied(ref, copies) if is_object(ref.uri) else _local(ref)
     if found is not None:
         return found
@@ -38,6 +40,14 @@ def _model(ref: CheckpointRef, mount: str, copies: Copies, places: Places, stop:
     if repository is None:
         raise ModelError(f"input '{ref.stage}': nothing lies at '{ref.uri}'; correct its uri, or put the model there")
     return _from_hub(ref, repository, places, stop)
+
+
+def _of_a_stage(ref: CheckpointRef, store: Store) -> CheckpointRef:
+    """A stage's folder stands for the last final checkpoint in it."""
+    if store.read_manifest(ref.uri) is not None:
+        return ref
+    final = newest_final(store, ref.uri, ref.digest)
+    return ref.model_copy(update={"uri": final.uri, "digest": final.manifest.digest, "step": final.manifest.step}) if final else ref
 
 
 def _copied(ref: CheckpointRef, copies: Copies) -> CheckpointRef | None:

@@ -61,6 +61,19 @@ def survey(store: Store, job: StageJob) -> Survey:
     )
 
 
+def newest_final(store: Store, folder: str, digest: str | None) -> Committed | None:
+    """The last final checkpoint below a stage's folder, of whatever run; with `digest` that one."""
+    found = [committed for uri in store.checkpoint_folders(folder) if (committed := _committed(store, uri)) and committed.manifest.final]
+    wanted = [one for one in found if digest in (None, one.manifest.digest)]
+    return max(wanted, key=lambda one: (one.attempt, one.manifest.step), default=None)
+
+
+def _committed(store: Store, uri: str) -> Committed | None:
+    name = _ATTEMPT.fullmatch(posixpath.basename(posixpath.dirname(uri)))
+    manifest = store.read_manifest(uri) if name else None
+    return Committed(uri, int(name[1]), manifest) if name and manifest else None
+
+
 def _look(store: Store, job: StageJob) -> Iterator[Committed | Unfinished]:
     for uri in store.checkpoint_folders(posixpath.dirname(job.output_uri.rstrip("/"))):
         name = _ATTEMPT.fullmatch(posixpath.basename(posixpath.dirname(uri)))
