@@ -234,6 +234,24 @@ def test_pods_whose_cluster_was_deleted_without_them_are_told_to_go_once_they_ha
     assert [record.cluster for record in seen.decision.releases] == [CLUSTER]
 
 
+def test_pods_that_somebody_orphaned_are_stopped_and_the_attempt_counts_as_preempted():
+    told = look(rc(provisioned=-270), head()).status
+    seen = look(None, head(), previous=told)
+    assert seen.record.alive and [stop.reason for stop in seen.decision.stops] == [StopReason.CLUSTER_LOST]
+    again = look(None, head(), previous=seen.status)
+    assert [stop.kill for stop in again.decision.stops] == [False], "told again, where the operator died before it told them"
+    saving = look(None, head(deleting=-5), previous=again.status)
+    assert saving.record.alive and saving.decision.stops == ()
+    ended = look(None, stage(terminated(75, words("Stopped")), deleting=-5), previous=saving.status)
+    assert (ended.verdict.outcome, ended.verdict.failure_class) == ("Stopped", FailureClass.PREEMPTED)
+
+
+@pytest.mark.parametrize(("ray", "failure_class"), [(-12, FailureClass.HEAD_LOST), (-9, FailureClass.PREEMPTED)])
+def test_rays_head_that_ended_before_the_stage_is_why_it_was_told_to_stop(ray, failure_class):
+    containers = {"ray-head": terminated(1, finished=ray), "stage-sft": terminated(75, words("Stopped"), finished=-10)}
+    assert look(rc(provisioned=-270), head(containers=containers, deleting=-11)).verdict.failure_class is failure_class
+
+
 def test_pods_of_an_earlier_run_of_the_name_are_no_attempt():
     assert look(None, head(created=-2000)).record is None
 

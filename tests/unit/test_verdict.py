@@ -56,6 +56,8 @@ def stop(reason):
         (record(stop=stop(StopReason.START_DEADLINE)), "Failed", "ControlPlane"),
         (record(stop=stop(StopReason.QUEUE_DEADLINE)), "Failed", "DeadlineExceeded"),
         (record(loss=LOST), "Failed", "HeadLost"),
+        (record(loss=LOST, result=result("Stopped")), "Failed", "HeadLost"),
+        (record(stop=stop(StopReason.CLUSTER_LOST)), "Stopped", "Preempted"),
         (record(loss=LOST, result=result("Failed", FailureClass.USER_ERROR)), "Failed", "UserError"),
         (record(loss=LOST, stop=stop(StopReason.SUSPEND)), "Stopped", None),
         (record(settled=LOST, result=result("Stopped"), stop=stop(StopReason.SUSPEND)), "Failed", "HeadLost"),

@@ -32,6 +32,7 @@ class StopReason(StrEnum):
     START_DEADLINE = "StartDeadline"
     QUEUE_DEADLINE = "QueueDeadline"
     WORKER_LOST = "WorkerLost"
+    CLUSTER_LOST = "ClusterLost"
 
 
 class Outcome(StrEnum):

@@ -170,7 +170,7 @@ def _why_stop(plan: RunPlan, observed: Observed, record: AttemptRecord, now: dat
     if observed.wishes.deleted:
         return StopReason.DELETED, None
     if record.loss is not None:
-        return (StopReason.HEAD_LOST if record.loss.failure_class is FailureClass.HEAD_LOST else StopReason.WORKER_LOST), None
+        return _LOSSES.get(record.loss.failure_class, StopReason.WORKER_LOST), None
     stage = observed.stage(record.stage)
     limits = plan.stage(record.stage).deadlines
     if stage.final is not None:
@@ -188,6 +188,12 @@ def _why_stop(plan: RunPlan, observed: Observed, record: AttemptRecord, now: dat
         ]
     passed = next((reason for reason, at in due if at is not None and at <= now), None)
     return passed, min((at for _, at in due if at is not None), default=None)
+
+
+_LOSSES: dict[FailureClass | None, StopReason] = {
+    FailureClass.HEAD_LOST: StopReason.HEAD_LOST,
+    FailureClass.PREEMPTED: StopReason.CLUSTER_LOST,
+}
 
 
 def _stop(plan: RunPlan, observed: Observed, record: AttemptRecord, reason: StopReason, now: datetime) -> StopAttempt | None:

@@ -33,12 +33,14 @@ def judge(record: AttemptRecord, committed_final: bool) -> Verdict:
         return record.settled
     if record.stop is not None:
         return _stopped(record.stop.reason, record.held_up)
-    if record.result is not None:
+    if record.result is not None and not (record.loss and record.result.outcome == "Stopped"):
         return _reported(record)
     return record.loss or _vanished(record)
 
 
 def _stopped(reason: StopReason, held_up: str) -> Verdict:
+    if reason is StopReason.CLUSTER_LOST:
+        return Verdict(Outcome.STOPPED, FailureClass.PREEMPTED, "its RayCluster was deleted by somebody else, and its pods were stopped")
     if reason in _OUR_FAULT:
         failure_class, message = _OUR_FAULT[reason]
         told = reason in (StopReason.START_DEADLINE, StopReason.QUEUE_DEADLINE) and held_up

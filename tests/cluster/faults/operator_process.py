@@ -22,7 +22,9 @@ class OperatorProcess:
     kubeconfig: Path
     processes: Processes
     pid: int = 0
-    """0 where it is not meant to run."""
+    """0 where there is none."""
+    killed: bool = False
+    """By us, and not started again yet."""
 
     async def start(self) -> None:
         environment = {
@@ -32,10 +34,12 @@ class OperatorProcess:
             "PRISM_LOG_FORMAT": "text",
             "KUBECONFIG": str(self.kubeconfig),
         }
+        self.killed = False
         self.pid = self.processes.start(self.name, [sys.executable, "-m", "prism_operator", "operator"], environment)
 
     def kill_at_once(self) -> None:
         """By SIGKILL; not one instruction of it follows."""
+        self.killed = True
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
 
@@ -67,7 +71,7 @@ class OperatorProcess:
 
     def require(self) -> None:
         """Raises RuntimeError with the end of its log where it has ended by itself."""
-        if self.pid:
+        if self.pid and not self.killed:
             self.processes.require(self.name)
 
     def last_lines(self, count: int = 40) -> str:

@@ -1,6 +1,7 @@
 """Pods and RayClusters are taken away, or never come. Each loss ends as its class's policy says."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -37,8 +38,10 @@ async def crashed(pod):
 
 
 async def ray_ended(pod):
+    """A second before the stage has saved."""
     await pod.run()
-    pod.states["ray-head"] = {"terminated": {"exitCode": 1, "reason": "Error"}}
+    before = (datetime.now(UTC) - timedelta(seconds=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    pod.states["ray-head"] = {"terminated": {"exitCode": 1, "reason": "Error", "finishedAt": before}}
     await pod.tell()
 
 

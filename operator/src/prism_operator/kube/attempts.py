@@ -21,7 +21,7 @@ from prism_operator.kube.remembered import (
     settled_of,
     without_cluster,
 )
-from prism_operator.kube.troubles import explain_end, find_loss, find_pending
+from prism_operator.kube.troubles import explain_end, find_cause, find_loss, find_pending
 from prism_operator.names import stage_container
 from prism_operator.timestamps import format_time, parse_time
 from prism_trainer.contract.report import Progress, StageResult
@@ -48,7 +48,7 @@ def children_of(
         grouped.setdefault(pod.owner_uid, []).append(pod)
     owned = [(cluster, grouped.pop(cluster.uid, [])) for cluster in clusters]
     there = {cluster.name: cluster for cluster, _ in owned}
-    orphaned = [(_lost_cluster(left, remembered, now), left) for left in grouped.values() if _is_ours(left, wishes)]
+    orphaned = [(_lost_cluster(left, remembered), left) for left in grouped.values() if _is_ours(left, wishes)]
     records = {}
     for cluster, own in [(stage, left) for whole, left in (*orphaned, *owned) for stage in _each_stage(whole, left)]:
         stage, attempt = remembered.get((cluster.stage, cluster.attempt), (None, None))
@@ -77,7 +77,7 @@ def _is_ours(pods: list[PodFacts], wishes: Wishes) -> bool:
     return all(pod.stage and pod.attempt and (pod.created_at is None or pod.created_at >= wishes.since) for pod in pods)
 
 
-def _lost_cluster(pods: list[PodFacts], remembered: Remembered, now: datetime) -> ClusterFacts:
+def _lost_cluster(pods: list[PodFacts], remembered: Remembered) -> ClusterFacts:
     """Somebody deleted the RayCluster before its pods, which is kubectl's way, and they live on while they save."""
     first = pods[0]
     _, before = remembered.get((first.stage, first.attempt), (None, None))
@@ -91,7 +91,7 @@ def _lost_cluster(pods: list[PodFacts], remembered: Remembered, now: datetime) -
         attempt=first.attempt,
         config_digest=before.config_digest if before else None,
         created_at=parse_time(before.started_at) if before else first.created_at,
-        deleting=min((pod.deleting for pod in pods if pod.deleting), default=now),
+        deleting=min((pod.deleting for pod in pods if pod.deleting), default=None),
         suspended=False,
         provisioned_at=None,
         released_at=None,
@@ -131,6 +131,8 @@ def record_of(cluster: ClusterFacts, pods: list[PodFacts], before: AttemptStatus
     runs = stage is not None and stage.state == "running"
     alive = (not ended and not cluster.deleting and (loss is None or runs)) or (runs and bool(cluster.deleting))
     result = _result(stage, cluster.stage, cluster.attempt) if ended and stage else None
+    if ended and head and stage:
+        loss = explain_end(cluster, head, stage) if result is None else find_cause(cluster, head, stage, result)
     record = AttemptRecord(
         stage=cluster.stage,
         number=cluster.attempt,
@@ -145,7 +147,7 @@ def record_of(cluster: ClusterFacts, pods: list[PodFacts], before: AttemptStatus
         result=result,
         log_tail=stage.message[-1500:].strip() if ended and stage and result is None else "",
         restarts=dict(Counter(restart.failure_class for restart in result.restarts)) if result else restarts_of(before),
-        loss=explain_end(cluster, head, stage) if ended and head and stage and result is None else loss,
+        loss=loss,
         deleting=cluster.deleting,
         leaving=cluster.deleting or (head.deleting if head else None),
         holding_since=max(head.started_at, cluster.created_at) if head and head.started_at and cluster.created_at else None,

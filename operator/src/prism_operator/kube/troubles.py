@@ -5,13 +5,15 @@ from __future__ import annotations
 from prism_operator.children import Outcome, Pending, Verdict
 from prism_operator.kube.facts import ClusterFacts, ContainerFacts, PodFacts
 from prism_operator.names import HEAD_CONTAINER, WORKER_CONTAINER
-from prism_trainer.contract.report import EXIT_CODES, FailureClass
+from prism_trainer.contract.report import EXIT_CODES, FailureClass, StageResult
 
 
 def find_loss(cluster: ClusterFacts, head: PodFacts | None, stage: ContainerFacts | None, pods: list[PodFacts]) -> Verdict | None:
     """What is gone and does not come back."""
     if stage is not None and stage.state == "terminated":
         return None
+    if cluster.lost and not any(pod.deleting for pod in pods if not pod.gone):
+        return _taken(cluster)  # its pods were orphaned, and nobody else stops them
     if cluster.deleting and (stage is None or stage.state != "running"):
         return _taken(cluster)
     if head is None or head.gone:
@@ -24,8 +26,21 @@ def find_loss(cluster: ClusterFacts, head: PodFacts | None, stage: ContainerFact
         return _pod_failed(head)
     ray = head.containers.get(HEAD_CONTAINER)
     if ray is not None and ray.state == "terminated" and not (cluster.deleting or head.disrupted):  # KubeRay deletes such a pod at once
-        return Verdict(Outcome.FAILED, FailureClass.HEAD_LOST, f"Ray's head in pod {head.name} ended ({_how(ray)})")
+        return _head_ended(head, ray)
     return _worker_loss(cluster, [pod for pod in pods if not pod.is_head])
+
+
+def find_cause(cluster: ClusterFacts, head: PodFacts, stage: ContainerFacts, result: StageResult) -> Verdict | None:
+    """Why a stage that saved in peace was told to: where Ray's head ends by itself KubeRay deletes the pod. Told to end, it ends last."""
+    ray = head.containers.get(HEAD_CONTAINER)
+    if result.outcome != "Stopped" or cluster.deleting or head.disrupted or ray is None or ray.state != "terminated":
+        return None
+    ended_first = ray.finished_at is not None and stage.finished_at is not None and ray.finished_at < stage.finished_at
+    return _head_ended(head, ray) if ended_first else None
+
+
+def _head_ended(head: PodFacts, ray: ContainerFacts) -> Verdict:
+    return Verdict(Outcome.FAILED, FailureClass.HEAD_LOST, f"Ray's head in pod {head.name} ended ({_how(ray)})")
 
 
 def _worker_loss(cluster: ClusterFacts, workers: list[PodFacts]) -> Verdict | None:
