@@ -54,10 +54,16 @@ async def delete_head_at_once(here):
 
 
 async def delete_worker(here):
-    """Not in the second in which the gang became whole: times are told in seconds, and its substitute would pass for one of the first."""
+    """Not in the second in which KubeRay found the gang whole: times are told in seconds, and its substitute would pass for one of the first."""
+    await here.until(lambda: any(is_provisioned(cluster) for cluster in here.sightings.clusters()), "the gang is whole")
     await asyncio.sleep(1.1)
     worker = next(pod for pod in here.sightings.pods() if not is_head(pod))
     await here.delete("pods", worker["metadata"]["name"], gracePeriodSeconds=0)
+
+
+def is_provisioned(cluster):
+    conditions = (cluster.get("status") or {}).get("conditions") or []
+    return any(each["type"] == "RayClusterProvisioned" and each["status"] == "True" for each in conditions)
 
 
 async def delete_cluster(here):
