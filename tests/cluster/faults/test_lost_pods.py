@@ -54,7 +54,7 @@ async def delete_head_at_once(here):
 
 
 async def delete_worker(here):
-    """Not in the second in which KubeRay found the gang whole: times are told in seconds, and its substitute would pass for one of the first."""
+    """Not in the second in which KubeRay found the gang whole: its substitute would pass for one of the first."""
     await here.until(lambda: any(is_provisioned(cluster) for cluster in here.sightings.clusters()), "the gang is whole")
     await asyncio.sleep(1.1)
     worker = next(pod for pod in here.sightings.pods() if not is_head(pod))
