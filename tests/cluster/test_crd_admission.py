@@ -123,10 +123,16 @@ REFUSED_AT_ADMISSION = {
     "a stage named model": ([at(f"{SFT}.name", "model")], "model means the base model; give the stage another name"),
     "a long name of a stage": ([at(f"{SFT}.name", "x" * 21)], "spec.stages[0].name: Too long"),
     "a stage named in capitals": ([at(f"{SFT}.name", "SFT")], "spec.stages[0].name in body should match"),
-    "a stage without data": ([at(f"{RLVR}.data")], "stage rlvr has no data set; give at least one, or a checkpoint to skip it with"),
+    "a stage without data": (
+        [at(f"{RLVR}.data")],
+        "spec.stages: Forbidden: stage rlvr: found no data set; give at least one, or a checkpoint to skip it with",
+    ),
     "a data set without an address": ([at(f"{SFT}.data", [{"weight": 1}])], "spec.stages[0].data[0].uri: Required value"),
     "a weight of nothing": ([at(f"{SFT}.data.0.weight", 0)], "should be greater than 0"),
-    "an option of another kind": ([at(f"{SFT}.config.alpha", 0.5)], "found config.alpha with kind sft; only kind alignment may have it"),
+    "an option of another kind": (
+        [at(f"{SFT}.config.alpha", 0.5)],
+        "stage sft: found config.alpha with kind sft; only kind alignment may have it",
+    ),
     "an option of two other kinds": (
         [at(f"{SFT}.config.rollout", {})],
         "found config.rollout with kind sft; only kind alignment and rlvr may have it",

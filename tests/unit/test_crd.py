@@ -95,7 +95,7 @@ def test_only_a_pod_template_keeps_what_it_does_not_know():
 
 def test_every_rule_has_a_sentence():
     rules = [rule for schema in ALL.values() for rule in schema.get("x-kubernetes-validations", ())]
-    assert len(rules) > 8
+    assert len(rules) > 6
     assert not [rule["rule"] for rule in rules if len(rule.get("message") or rule.get("messageExpression", "")) < 30]
 
 
@@ -107,7 +107,7 @@ def test_rules_name_fields_that_exist():
 
 def test_the_widest_range_of_all_kinds_is_allowed_and_a_rule_narrows_it():
     assert ALL["spec.stages[].config.batchSize"]["minimum"] == 1
-    assert ".config.batchSize >= 2)" in ALL["spec.stages[]"]["x-kubernetes-validations"][0]["rule"]
+    assert ".config.batchSize >= 2)" in ALL["spec.stages"]["x-kubernetes-validations"][0]["rule"]
 
 
 def test_defaults_are_told_by_kind():
@@ -116,11 +116,13 @@ def test_defaults_are_told_by_kind():
     assert ALL["spec.stages[].name"]["description"] == "Name, unique in the run. Default: the kind."
 
 
-def test_a_stage_costs_the_api_server_few_rules():
-    """It evaluates them all on every write, also of the status."""
-    assert len(ALL["spec.stages[]"]["x-kubernetes-validations"]) == 2
-    assert len(ALL["spec"]["x-kubernetes-validations"]) == 1
-    assert len(SCHEMA["x-kubernetes-validations"]) == 2
+def test_what_a_write_leaves_as_it_is_costs_the_api_server_a_comparison():
+    """It evaluates all rules on every write, also of the status. The few that are left at items of lists look at one short text each."""
+    dear = {path: rule for path, schema in ALL.items() if path for rule in schema.get("x-kubernetes-validations", ()) if len(rule["rule"]) > 150}
+    assert list(dear) == ["spec.stages"] and dear["spec.stages"]["rule"].startswith("oldSelf.hasValue() && oldSelf.value() == self || ")
+    assert dear["spec.stages"]["optionalOldSelf"] is True
+    whole, name = sorted(SCHEMA["x-kubernetes-validations"], key=lambda rule: -len(rule["rule"]))
+    assert whole["rule"].startswith("self.spec == oldSelf.spec || ") and len(name["rule"]) < 150
 
 
 def test_the_columns_are_those_of_the_documentation():

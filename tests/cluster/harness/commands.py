@@ -35,7 +35,7 @@ def run(
     )
     stdout = done.stdout.decode(errors="replace")
     if check and done.returncode != 0:
-        words = (done.stderr.decode(errors="replace").strip() or stdout.strip())[-4000:]
+        words = _both_ends(done.stderr.decode(errors="replace").strip() or stdout.strip())
         raise CommandFailed(f"{' '.join(str(part) for part in argv[:6])} ... ended with status {done.returncode}: {words}")
     return stdout
 
@@ -47,3 +47,7 @@ def wait_until(true: Callable[[], bool], what: str, *, seconds: float, every: fl
         if monotonic() > deadline:
             raise TimeoutError(f"{what}: not so after {seconds:.0f} s.")
         sleep(every)
+
+
+def _both_ends(text: str, length: int = 2000) -> str:
+    return text if len(text) <= 2 * length else f"{text[:length]}\n...\n{text[-length:]}"

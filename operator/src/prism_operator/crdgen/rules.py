@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from prism_operator.api import MAX_STAGES, SECRET_NAME_PATTERN
 from prism_operator.crdgen.changes import changes_rule, stage_name
-from prism_operator.crdgen.checks import Check, Rule, one_rule
+from prism_operator.crdgen.checks import Check, Rule, of_each, one_rule, unless_unchanged
 from prism_operator.crdgen.descriptions import Schema
 from prism_operator.names import BASE_MODEL
 
@@ -23,17 +23,22 @@ def _root(schema: Schema) -> list[Rule]:
     return [name, changes_rule(schema)]
 
 
-def _spec(schema: Schema) -> list[Rule]:
-    name, mine, other = (stage_name(stage) for stage in ("s", "self.stages[i]", "self.stages[j]"))
-    repeated = f"i < self.stages.size() && {_INDICES}.exists(j, j < i && {mine} == {other})"
-    second = stage_name(f"self.stages[{_INDICES}.filter(i, {repeated})[0]]")
+def _stages(schema: Schema) -> list[Rule]:
+    """Also what holds for each of them, beside what their union says."""
+    own = schema["items"].pop("x-kubernetes-validations")
     return [
-        {
-            "rule": f"[self.stages.map(s, {name})].all(names, names.all(n, names.exists_one(m, m == n)))",
-            "messageExpression": f"'a second stage is named ' + {second} + '; give each a name of its own'",
-            "fieldPath": ".stages",
-        }
+        unless_unchanged(one_rule([_names_differ(), of_each([*own, one_rule(_stage())], "stage", f"'stage ' + {stage_name('stage')}")]))
     ]
+
+
+def _names_differ() -> Check:
+    name, mine, other = (stage_name(stage) for stage in ("s", "self[i]", "self[j]"))
+    repeated = f"i < self.size() && {_INDICES}.exists(j, j < i && {mine} == {other})"
+    second = stage_name(f"self[{_INDICES}.filter(i, {repeated})[0]]")
+    return Check(
+        f"[self.map(s, {name})].all(names, names.all(n, names.exists_one(m, m == n)))",
+        f"'a second stage is named ' + {second} + '; give each a name of its own'",
+    )
 
 
 def _storage(schema: Schema) -> list[Rule]:
@@ -51,21 +56,17 @@ def _storage(schema: Schema) -> list[Rule]:
     ]
 
 
-def _stage(schema: Schema) -> list[Rule]:
+def _stage() -> list[Check]:
     benchmarks = "self.kind == 'evaluation' && has(self.config) && has(self.config.benchmarks) && self.config.benchmarks.size() > 0"
     return [
-        one_rule(
-            [
-                Check(
-                    f"!has(self.name) || self.name != '{BASE_MODEL}'",
-                    f"'{BASE_MODEL} means the base model; give the stage another name'",
-                ),
-                Check(
-                    f"has(self.checkpoint) || has(self.data) && self.data.size() > 0 || {benchmarks}",
-                    f"'stage ' + {stage_name('self')} + ' has no data set; give at least one, or a checkpoint to skip it with'",
-                ),
-            ]
-        )
+        Check(
+            f"!has(self.name) || self.name != '{BASE_MODEL}'",
+            f"'{BASE_MODEL} means the base model; give the stage another name'",
+        ),
+        Check(
+            f"has(self.checkpoint) || has(self.data) && self.data.size() > 0 || {benchmarks}",
+            "'found no data set; give at least one, or a checkpoint to skip it with'",
+        ),
     ]
 
 
@@ -76,9 +77,8 @@ def _env(schema: Schema) -> list[Rule]:
 
 RULES: dict[str, Callable[[Schema], list[Rule]]] = {
     "": _root,
-    "spec": _spec,
     "spec.storage": _storage,
-    "spec.stages[]": _stage,
+    "spec.stages": _stages,
     "spec.env[]": _env,
     "spec.stages[].env[]": _env,
 }
