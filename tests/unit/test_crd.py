@@ -118,7 +118,9 @@ def test_defaults_are_told_by_kind():
 
 def test_what_a_write_leaves_as_it_is_costs_the_api_server_a_comparison():
     """It evaluates all rules on every write, also of the status. The few that are left at items of lists look at one short text each."""
-    dear = {path: rule for path, schema in ALL.items() if path for rule in schema.get("x-kubernetes-validations", ()) if len(rule["rule"]) > 150}
+    dear = {
+        path: rule for path, schema in ALL.items() if path for rule in schema.get("x-kubernetes-validations", ()) if len(rule["rule"]) > 150
+    }
     assert list(dear) == ["spec.stages"] and dear["spec.stages"]["rule"].startswith("oldSelf.hasValue() && oldSelf.value() == self || ")
     assert dear["spec.stages"]["optionalOldSelf"] is True
     whole, name = sorted(SCHEMA["x-kubernetes-validations"], key=lambda rule: -len(rule["rule"]))

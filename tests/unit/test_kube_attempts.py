@@ -202,6 +202,14 @@ def test_a_gang_that_lost_a_worker_is_stopped_and_saves(workers):
     assert [stop.reason for stop in seen.decision.stops] == [StopReason.WORKER_LOST]
 
 
+def test_a_start_that_is_quick_is_told_of_in_one_sentence():
+    waits = [(None, at(-295)), (stage(waiting("ContainerCreating"), phase="Pending"), at(-292))]
+    told = {look(rc(), *([pod] if pod else []), now=now).status.message for pod, now in waits}
+    assert len(told) == 1 and told.pop().endswith("are being started.")
+    slow = look(rc(), now=at(-295)).decision
+    assert slow.wake_at == at(-290) and look(rc(), now=at(-290)).status.message.endswith("has no head pod yet.")
+
+
 def test_a_worker_lost_before_the_gang_was_whole_is_kuberays_to_replace():
     assert look(rc(workers=1), head(), worker(created=-5, ready=False)).record.loss is None
 

@@ -61,6 +61,8 @@ class Pending:
     message: str
     queued: bool = False
     """Waits for the queue's admission, not for its pods."""
+    until: datetime | None = None
+    """When to look again what it waits for, where nothing is wrong yet."""
 
 
 class StopRequest(Frozen):

@@ -145,6 +145,7 @@ def _tend(plan: RunPlan, observed: Observed, now: datetime) -> Decision:
     phase, facts = Phase.RUNNING, reasons.STAGE_RUNNING.with_facts(attempt=wanted.number)
     if wanted.pending is not None:
         phase, facts = Phase.PENDING, Reason(wanted.pending.reason, wanted.pending.message)
+        wake_at = _earliest(wake_at, wanted.pending.until)
     deletes = leftovers(observed.stage(wanted.stage), plan.retention)
     return Decision(phase, facts, wanted.stage, stops=_without_none(stops), deletes=deletes, wake_at=wake_at)
 

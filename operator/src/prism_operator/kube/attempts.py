@@ -160,7 +160,7 @@ def record_of(cluster: ClusterFacts, pods: list[PodFacts], before: AttemptStatus
     settled = settled_of(before)
     if settled is not None:
         return replace(record, alive=False, settled=settled, ended_at=parse_time(before.finished_at) if before else None, pending=None)
-    return replace(record, pending=find_pending(cluster, head, stage, pods)) if alive and loss is None else record
+    return replace(record, pending=find_pending(cluster, head, stage, pods, now)) if alive and loss is None else record
 
 
 def _stop(cluster: ClusterFacts, before: AttemptStatus | None) -> StopRequest | None:

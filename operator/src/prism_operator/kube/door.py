@@ -55,6 +55,7 @@ class Door:
         else:
             await config.load_kube_config(client_configuration=configuration)
         configuration.connection_pool_maxsize = max_writes
+        configuration.client_session_kwargs = {"trust_env": False}  # else ~/.netrc is looked for, in a thread, before every request
         return cls(ApiClient(configuration), max_writes)
 
     async def close(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 from prism_operator.children import Outcome, Pending, Verdict
 from prism_operator.kube.facts import ClusterFacts, ContainerFacts, PodFacts
 from prism_operator.names import HEAD_CONTAINER, WORKER_CONTAINER
@@ -82,7 +84,9 @@ TELLING_EXIT_CODES = set(EXIT_CODES.values()) - {EXIT_CODES[FailureClass.USER_ER
 """Those that only a stage ends with; any program that is broken off may end with 1."""
 
 
-def find_pending(cluster: ClusterFacts, head: PodFacts | None, stage: ContainerFacts | None, pods: list[PodFacts]) -> Pending | None:
+def find_pending(
+    cluster: ClusterFacts, head: PodFacts | None, stage: ContainerFacts | None, pods: list[PodFacts], now: datetime
+) -> Pending | None:
     """In the words of whoever holds it up; none once the stage and its gang are there."""
     if cluster.suspended:
         return Pending("WaitingForQuota", f"RayCluster {cluster.name} is suspended until its queue admits it.", queued=True)
@@ -92,16 +96,29 @@ def find_pending(cluster: ClusterFacts, head: PodFacts | None, stage: ContainerF
     if cluster.trouble and (head is None or cluster.provisioned_at is None):
         reason = "QuotaExceeded" if "exceeded quota" in cluster.trouble else "PodsRefused"
         return Pending(reason, f"KubeRay cannot create the pods of {cluster.name}: {cluster.trouble}")
+    slow = _being_started(cluster, head, stage, pods)
+    since = max((time for time in (cluster.created_at, cluster.released_at) if time), default=None)
+    if slow and since and now < since + QUICK:
+        return Pending("Provisioning", f"The pods of RayCluster {cluster.name} are being started.", until=since + QUICK)
+    return Pending("Provisioning", slow) if slow else None
+
+
+QUICK = timedelta(seconds=10)
+"""A start this quick is told of in one sentence: each further one would be a write to the API server for a second of its time."""
+
+
+def _being_started(cluster: ClusterFacts, head: PodFacts | None, stage: ContainerFacts | None, pods: list[PodFacts]) -> str:
+    """What is missing; empty where nothing is."""
     if head is None:
-        return Pending("Provisioning", f"RayCluster {cluster.name} has no head pod yet.")
+        return f"RayCluster {cluster.name} has no head pod yet."
     if stage is None or stage.state == "waiting":
         volumes = " If it stays so, look whether the volume claim and the Secrets it mounts exist." if head.node else ""
-        return Pending("Provisioning", f"Pod {head.name} is being started.{volumes}")
+        return f"Pod {head.name} is being started.{volumes}"
     if cluster.provisioned_at is None and cluster.num_workers:
         ready = sum(pod.ready for pod in pods if not pod.is_head)
         if ready < cluster.num_workers:
-            return Pending("Provisioning", f"{ready} of {cluster.num_workers} workers are ready.")
-    return None
+            return f"{ready} of {cluster.num_workers} workers are ready."
+    return ""
 
 
 BLOCKING = {
