@@ -51,6 +51,11 @@ class Api:
         await self._call("PATCH", f"{path}/status", body, "application/strategic-merge-patch+json")
         return time.perf_counter()
 
+    async def merge(self, path: str, body: Mapping[str, Any]) -> float:
+        """A merge patch; when the API server accepted it."""
+        await self._call("PATCH", path, body, "application/merge-patch+json")
+        return time.perf_counter()
+
     async def delete_all(self, path: str, selector: str = "") -> None:
         query = f"?labelSelector={selector}" if selector else ""
         await self._call("DELETE", path + query, {"propagationPolicy": "Background"})

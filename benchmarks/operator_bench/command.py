@@ -35,9 +35,11 @@ STEPS: tuple[tuple[Measure, tuple[str, ...]], ...] = (
     (measures.transitions, ("M4", "M7", "M8")),
     (measures.unasked, ("M4",)),
     (measures.verify, ("M6",)),
+    (measures.many, ("M5",)),
+    (measures.bare, ("M1", "M3")),
 )
 """What is measured, and for which metrics."""
-ONCE = (measures.idle, measures.unasked)
+ONCE = (measures.idle, measures.unasked, measures.many)
 """In the last repeat only: they take long, and there is nothing in them that varies."""
 
 

@@ -6,8 +6,9 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
-from benchmarks.operator_bench.api import CLUSTERS, JOBS, PODS, RUNS, Api, in_parallel, paced, until
+from benchmarks.operator_bench.api import AT_ONCE, CLUSTERS, JOBS, PODS, RUNS, Api, in_parallel, paced, until
 from benchmarks.operator_bench.audit import Audit, num_writes, told
 from benchmarks.operator_bench.cluster import AuditedControlPlane
 from benchmarks.operator_bench.figures import Figures, histogram_percentile, p50_p99
@@ -50,7 +51,9 @@ async def empty(bench: Bench) -> Figures:
 
 
 async def one_at_a_time(bench: Bench) -> Figures:
-    """M1 and M2."""
+    """M1 and M2. The first run of all finds a watch that is just being opened, and is not counted."""
+    await bench.api.create(RUNS, prismrun("first"))
+    await until(partial(bench.seen.pods.__contains__, _cluster("first")), "the first run has its pod")
     to_cluster, to_pods = [], []
     for name in [f"single-{i}" for i in range(bench.sizes.singles)]:
         cluster = _cluster(name)
@@ -180,6 +183,39 @@ async def verify(bench: Bench) -> Figures:
         if "deletionTimestamp" not in raw["metadata"]
     ]
     return {"duplicates": again + len(living) - len(set(living))}
+
+
+async def many(bench: Bench) -> Figures:
+    """M5: ten times as many runs, of which the others are suspended: it is the operator that is measured, not ten thousand pods."""
+    before = (await bench.operator.counters()).get(RECONCILES, 0.0)
+    names = [f"waiting-{i}" for i in range(9 * bench.sizes.runs)]
+    await in_parallel([partial(bench.api.create, RUNS, prismrun(name, suspend=True)) for name in names])
+    while (counters := await bench.operator.counters())[DEPTH] or counters[RECONCILES] - before < len(names):
+        await asyncio.sleep(1.0)
+    await asyncio.sleep(QUIET_SECONDS)
+    return {"rss_many": bench.operator.rss_mib()}
+
+
+async def bare(bench: Bench) -> Figures:
+    """M1 and M3: the writes that begin a run, by a client that does nothing else, nobody acting on them: what this machine can give."""
+    bench.operator.stop()
+    bench.plane.processes.stop("kuberay-operator")
+    (like,), (cluster,) = [await bench.api.objects(f"{path}?limit=1") for path in (RUNS, CLUSTERS)]
+    await in_parallel([partial(_write_by_hand, bench, f"warm-{i}", like, cluster) for i in range(AT_ONCE)])
+    seconds = [await _write_by_hand(bench, f"bare-{i}", like, cluster) for i in range(bench.sizes.singles)]
+    started, names = time.perf_counter(), [f"bare-burst-{i}" for i in range(bench.sizes.bare)]
+    await in_parallel([partial(_write_by_hand, bench, name, like, cluster) for name in names])
+    return {"bare": len(names) / (time.perf_counter() - started)} | p50_p99("bare", seconds)
+
+
+async def _write_by_hand(bench: Bench, name: str, like: dict[str, Any], cluster: dict[str, Any]) -> float:
+    """Seconds from the run's creation to its cluster's."""
+    accepted = await bench.api.create(RUNS, prismrun(name))
+    await bench.api.merge(f"{RUNS}/{name}", {"metadata": {"finalizers": ["benchmark.prism.dev/held"]}})
+    body = {key: cluster[key] for key in ("apiVersion", "kind", "spec")} | {"metadata": {"name": name}}
+    created = await bench.api.create(CLUSTERS, body)
+    await bench.api.merge(f"{RUNS}/{name}/status", {"status": like["status"]})
+    return created - accepted
 
 
 def run_names(bench: Bench) -> list[str]:

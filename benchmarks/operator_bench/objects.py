@@ -13,7 +13,7 @@ IMAGE = "prism-trainer-cpu:0.1.0"
 FIRST, SECOND = "sft", "rlvr"
 
 
-def prismrun(name: str) -> dict[str, Any]:
+def prismrun(name: str, suspend: bool = False) -> dict[str, Any]:
     """About 2 KB, as the digits example: sft, then rlvr."""
     return {
         "apiVersion": "prism.dev/v1alpha1",
@@ -21,6 +21,7 @@ def prismrun(name: str) -> dict[str, Any]:
         "metadata": {"name": name},
         "spec": {
             "seed": 0,
+            "suspend": suspend,
             "engine": "local",
             "model": {"uri": "digits/base"},
             "systemPrompt": "Answer as caption, think, answer.",

@@ -21,10 +21,11 @@ class Sizes:
     missed: int = 50
     """Stages that end while the operator is dead."""
     transitions: int = 500
+    bare: int = 200
 
 
 FULL = Sizes()
-QUICK = Sizes(singles=15, paced=60, jobs=40, runs=100, idle_seconds=20.0, unasked_seconds=10.0, missed=10, transitions=50)
+QUICK = Sizes(singles=15, paced=60, jobs=40, runs=100, idle_seconds=20.0, unasked_seconds=10.0, missed=10, transitions=50, bare=60)
 PACE = 30.0
 """PrismRuns a second, at which the queue must stay short."""
 TRANSITIONS_A_SECOND = 10.0

@@ -20,6 +20,7 @@ ROWS = (
         "20 / 100 ms",
         (20, 100),
     ),
+    Row("M1", "its writes alone, by a client that does nothing else, p50 / p99", "{:.1f} / {:.1f} ms", ("bare_p50", "bare_p99")),
     Row("M9", "KubeRay beside it: RayJob -> RayCluster, p50 / p99", "{:.1f} / {:.1f} ms", ("job_p50", "job_p99")),
     Row(
         "M2",
@@ -30,6 +31,7 @@ ROWS = (
         (60, 250),
     ),
     Row("M3", "burst of {runs} runs: admitted -> RayClusters", "{:.0f} runs/s", ("burst",), ">= 60 runs/s", (-60,)),
+    Row("M3", "a burst of its writes alone, by a client that does nothing else, nobody acting on them", "{:.0f} runs/s", ("bare",)),
     Row("M9", "KubeRay beside it: burst of {jobs} RayJobs -> RayClusters", "{:.0f} jobs/s", ("job_burst",)),
     Row("M3", "wait in the operator's queue at 30 runs/s, p99 (bucket's bound)", "<= {:.3f} s", ("steady_wait_p99",), "1 s", (1,)),
     Row(
@@ -46,6 +48,7 @@ ROWS = (
     Row("M4", "CPU at {runs} idle runs, nobody asked", "{:.1f} % of a core", ("unasked_cpu",), "1 %", (1,)),
     Row("M4", "the same, {runs} stages asked for progress every 15 s", "{:.1f} % of a core", ("idle_cpu",)),
     Row("M5", "RSS at 0 / {runs} runs", "{:.0f} / {:.0f} MiB", ("rss_0", "rss_runs"), "80 / 120 MiB", (80, 120)),
+    Row("M5", "RSS with {others} suspended runs beside them", "{:.0f} MiB", ("rss_many",), "350 MiB", (350,)),
     Row("M6", "SIGKILL -> all {runs} runs looked at again", "{:.1f} s", ("restart",), "3 s", (3,)),
     Row("M6", "RayClusters doubled / transitions lost ({missed} while dead)", "{:.0f} / {:.0f}", ("duplicates", "lost"), "0 / 0", (0, 0)),
     Row(
@@ -70,7 +73,7 @@ ROWS = (
 
 def as_markdown(figures: Figures, sizes: Sizes, repeats: int, busy: float, minutes: float) -> str:
     """The table and what it was measured on; rows without figures are left out."""
-    words = {"runs": sizes.runs, "jobs": sizes.jobs, "idle": f"{sizes.idle_seconds:.0f}", "missed": sizes.missed}
+    words = {"runs": sizes.runs, "others": 9 * sizes.runs, "jobs": sizes.jobs, "idle": f"{sizes.idle_seconds:.0f}", "missed": sizes.missed}
     lines = ["| | what | found | target | |", "| --- | --- | --- | --- | --- |"]
     for row in ROWS:
         values = [figures[name] for name in row.names if name in figures]
