@@ -94,6 +94,7 @@ def test_sft_on_object_storage_is_stopped_goes_on_in_another_pod_and_can_be_load
     output, _ = process.communicate(timeout=600)
     result = pod.message()
     assert (process.returncode, result.checkpoint.step, result.resume_from) == (0, 12, saved.uri), output
+    assert list(result.data) == [data], "named as the object names it"
     there = bucket.file(result.checkpoint.uri)
     assert verify_checkpoint(result.checkpoint.model_copy(update={"uri": str(there)})).final
     assert [name for name in bucket.names("demo/checkpoints") if name.endswith("manifest.json")] == [

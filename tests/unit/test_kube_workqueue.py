@@ -169,3 +169,52 @@ def test_workers_share_the_keys_and_never_one_key():
 
     order = asyncio.run(run())
     assert all(order.count(key) == 3 for key in [*range(10), "later"])
+
+
+def test_what_follows_a_pass_waits_for_each_other_and_the_first_after_a_while_does_not(clock):
+    queue = WorkQueue(clock, apart=0.25)
+    queue.add("a")
+    assert keys(queue, clock) == ["a"]
+    queue.done("a")
+    clock.time += 0.1
+    queue.add("a")
+    queue.add("a")
+    assert keys(queue, clock) == [] and keys(queue, clock, 0.15) == ["a"]
+    queue.done("a")
+    clock.time += 0.3
+    queue.add("a")
+    assert len(queue) == 1
+
+
+def test_nothing_is_kept_of_keys_that_have_rested(clock):
+    queue = WorkQueue(clock, apart=0.25)
+    for number in range(100):
+        queue.add(number)
+        queue.done(number)
+        clock.time += 0.1
+    assert len(queue._done_at) < 5
+
+
+def test_an_alarm_rings_although_the_worker_that_watched_the_clock_has_work_of_its_own():
+    async def scene():
+        loop = asyncio.get_running_loop()
+        queue, seen, free = WorkQueue(loop.time), [], asyncio.Event()
+
+        async def do(key, waited):
+            seen.append(key)
+            if key == "long":
+                await free.wait()
+            return True
+
+        workers = [asyncio.create_task(work(queue, do)) for _ in range(4)]
+        await asyncio.sleep(0.01)
+        queue.add_at("alarm", loop.time() + 0.1)
+        await asyncio.sleep(0.01)
+        queue.add("long")
+        await asyncio.sleep(0.3)
+        assert seen == ["long", "alarm"]
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+
+    asyncio.run(scene())

@@ -90,7 +90,7 @@ class StageResult(Frozen):
     resume_from: str | None = Field(None, description="Checkpoint the attempt went on from, where its pod chose it.")
     restarts: tuple[Restart, ...] = Field((), description="Failures within the attempt; each counts against its class's budget.")
     versions: dict[str, str] = Field(default_factory=dict, description="Package versions, as in the checkpoint's manifest.")
-    data: dict[str, str] = Field(default_factory=dict, description="Digest of each data file, as in the checkpoint's manifest.")
+    data: dict[str, str] = Field(default_factory=dict, description="Digest of each data file, by its address.")
 
     def to_message(self) -> str:
         """As JSON of at most 4 KiB in UTF-8: without versions and metrics where need be, then with shorter sentences and fewer restarts."""

@@ -162,7 +162,8 @@ class Supervisor:
                 local = survey(FolderStore(), self._copies.local_job(job))
                 remove_all(FolderStore(), needless(local, job.attempt, 0))
         made = final.manifest
-        return self._result("Succeeded", None, message, versions=made.provenance.versions, data=made.data)
+        data = {self._copies.uri(path): digest for path, digest in made.data.items()}
+        return self._result("Succeeded", None, message, versions=made.provenance.versions, data=data)
 
     @property
     def _store(self) -> Store:
