@@ -2,7 +2,7 @@
 
     python benchmarks/operator.py [--quick] [--only M1,M3] [--repeats 3] [--runs 1000] [--write]
 
-`--write` puts the table into benchmarks/README.md. The programs are those of the test cluster: `make cluster`, once, builds them.
+`--write` puts the table into benchmarks/README.md. `cluster.harness build` makes the programs, once.
 """
 
 import sys

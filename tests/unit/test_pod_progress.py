@@ -32,7 +32,7 @@ def test_progress_goes_through_the_supervisors_phases_to_the_trainers(tmp_path):
     process = pod.start(pod.write(behaviour={"steps": 900, "seconds": 0.05}), progress_port=port)
     seen = wait_for(lambda: (found := shown(port)) and found.step > 2 and found, seconds=60)
     assert (seen.phase, seen.total_steps, seen.resume_from) == ("training", 900, None)
-    assert f'prism_stage_step{{run="demo",stage="sft",attempt="1"}} {shown(port).step}'[:30] in get(port, "/metrics")
+    assert f'prism_trainer_step{{run="demo",stage="sft",attempt="1"}} {shown(port).step}'[:30] in get(port, "/metrics")
     assert get(port, "/healthz") == "ok\n"
     with pytest.raises(urllib.error.HTTPError, match="404"):
         get(port, "/")
@@ -80,13 +80,13 @@ def test_metrics_are_prometheus_text():
     samples = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     labels = 'run="demo",stage="sft",attempt="2"'
     assert samples == {
-        f"prism_stage_progress_ratio{{{labels}}}": "0.25",
-        f"prism_stage_step{{{labels}}}": "3",
-        f"prism_stage_heartbeat_age_seconds{{{labels}}}": "30.000",
-        f'prism_stage_metric{{{labels},name="loss"}}': "0.5",
-        f'prism_stage_metric{{{labels},name="a\\"b\\\\"}}': "1e-07",
+        f"prism_trainer_progress_ratio{{{labels}}}": "0.25",
+        f"prism_trainer_step{{{labels}}}": "3",
+        f"prism_trainer_heartbeat_age_seconds{{{labels}}}": "30.000",
+        f'prism_trainer_metric{{{labels},name="loss"}}': "0.5",
+        f'prism_trainer_metric{{{labels},name="a\\"b\\\\"}}': "1e-07",
     }
-    assert text.count("# TYPE prism_stage_metric gauge\n") == 1 and text.endswith("\n")
+    assert text.count("# TYPE prism_trainer_metric gauge\n") == 1 and text.endswith("\n")
 
 
 def test_metrics_parse_with_prometheus_own_parser():
@@ -94,5 +94,5 @@ def test_metrics_parse_with_prometheus_own_parser():
     time = "2026-01-01T00:00:00Z"
     text = metrics_text(Progress(stage="sft", attempt=1, advanced_at=time, updated_at=time), "demo", datetime.now(UTC))
     assert {family.name for family in parser.text_string_to_metric_families(text)} == {
-        *("prism_stage_progress_ratio", "prism_stage_step", "prism_stage_heartbeat_age_seconds"),
+        *("prism_trainer_progress_ratio", "prism_trainer_step", "prism_trainer_heartbeat_age_seconds"),
     }

@@ -87,6 +87,8 @@ def _cluster_ready(observed: Observed, decision: Decision) -> Finding:
         if record.loss is not None:
             return reasons.CLUSTER_READY, "False", Reason("WorkersMissing", record.loss.message)
         return reasons.CLUSTER_READY, "True", reasons.CLUSTER_READY_NOW.with_facts(attempt=record.number, stage=record.stage)
+    if decision.reason.name == reasons.START_REFUSED.name:
+        return reasons.CLUSTER_READY, "False", decision.reason
     if decision.start is not None:
         job = decision.start.job
         return reasons.CLUSTER_READY, "False", reasons.PROVISIONING.with_facts(attempt=job.attempt, stage=job.stage)
@@ -121,7 +123,7 @@ def _stalled(observed: Observed, decision: Decision) -> Finding:
 
 
 def _suspended(decision: Decision) -> Finding:
-    if decision.phase in (Phase.SUSPENDED, Phase.STOPPED):
+    if decision.phase in (Phase.SUSPENDED, Phase.STOPPED) and decision.reason.name != reasons.DELETED.name:
         return reasons.SUSPENDED, "True", decision.reason
     return reasons.SUSPENDED, "False", reasons.NOT_SUSPENDED
 

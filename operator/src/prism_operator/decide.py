@@ -236,7 +236,8 @@ def _next(plan: RunPlan, observed: Observed, now: datetime) -> Decision:
         return Decision(Phase.STOPPED, reasons.INTERRUPTED, current.name)
     changed = [stage.name for stage in observed.stages if stage.changed_from]
     if changed and not observed.wishes.redo:
-        facts = reasons.STAGE_CHANGED.with_facts(stages=", ".join(f"'{name}'" for name in changed))
+        redo = reasons.REDO if plan.storage.local else ""
+        facts = reasons.STAGE_CHANGED.with_facts(stages=", ".join(f"'{name}'" for name in changed), redo=redo)
         return Decision(Phase.REFUSED, facts, current.name)
     deadline = run_deadline(plan.deadlines, observed.wishes.since)
     if deadline is not None and deadline <= now:

@@ -30,8 +30,9 @@ SPEC_REJECTED = Reason("SpecRejected", "{problems}")
 STAGE_CHANGED = Reason(
     "StageChanged",
     "The configuration, data or inputs of {stages} changed after work was committed with the old ones. Either give the run another "
-    "metadata.name and storage, or undo the change, or let the work be done again with `prism run FILE --redo`; nothing was deleted.",
+    "metadata.name and storage, or undo the change{redo}; nothing was deleted.",
 )
+REDO = ", or let the work be done again with `prism run FILE --redo`"
 
 DELETED = Reason("Deleted", "The object is being deleted.")
 LETTING_GO = Reason("Stopping", "Waits until every pod of attempt {attempt} of stage '{stage}' is gone.")

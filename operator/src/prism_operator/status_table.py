@@ -19,7 +19,7 @@ from prism_operator.timestamps import format_duration, parse_time
 from prism_operator.wording import SPACE, duration, short_digest
 
 COLUMNS = ("NAME", "STAGE", "STATUS", "PROGRESS", "ATTEMPT", "GPUS", "AGE")
-WIDE_COLUMNS = ("CLUSTER", "CHECKPOINT", "REASON", "STARTED")
+WIDE_COLUMNS = ("QUEUE", "CLUSTER", "CHECKPOINT", "REASON", "STARTED")
 PIPED_WIDTH = 240
 """Where no terminal says how wide it is: whoever reads a pipe searches lines, and a broken line is not found."""
 
@@ -39,7 +39,7 @@ def runs_table(runs: Iterable[tuple[Document, PrismRunStatus]], now: datetime, w
         table.add_column(column, no_wrap=not wide, overflow="fold")
     for document, status in runs:
         where = (document["metadata"].get("namespace", "-"),) if namespaces else ()
-        table.add_row(*where, *_row(document, status, now), *(_wide_row(status) if wide else ()))
+        table.add_row(*where, *_row(document, status, now), *(_wide_row(document, status) if wide else ()))
     return table
 
 
@@ -56,9 +56,10 @@ def _row(document: Document, status: PrismRunStatus, now: datetime) -> list[str]
     ]
 
 
-def _wide_row(status: PrismRunStatus) -> list[str]:
+def _wide_row(document: Document, status: PrismRunStatus) -> list[str]:
+    queue = ((document.get("spec") or {}).get("queue") or {}).get("name", "-")
     checkpoint = status.checkpoint.uri if status.checkpoint else "-"
-    return [status.cluster or "-", checkpoint, status.reason or "-", status.started_at or "-"]
+    return [queue, status.cluster or "-", checkpoint, status.reason or "-", status.started_at or "-"]
 
 
 def run_details(run: tuple[Document, PrismRunStatus], now: datetime, width: int, wide: bool = False) -> Group:

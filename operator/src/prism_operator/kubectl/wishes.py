@@ -24,7 +24,7 @@ def suspend(door: Door, name: str, wait: bool) -> int:
     if run.status.is_true(SUSPENDED) and run.is_current:
         typer.echo(f"{run.name} is suspended")
         return 0
-    grace = ((run.raw["spec"].get("deadlines") or {}).get("stopGraceSeconds")) or DEFAULT_GRACE_SECONDS
+    grace = (run.raw["spec"].get("deadlines") or {}).get("stopGraceSeconds", DEFAULT_GRACE_SECONDS)
     typer.echo(f"{run.name} is being suspended: {_under_way(run, grace)}. To go on: kubectl prism resume {run.name}{_option(door)}")
     if not wait:
         return 0

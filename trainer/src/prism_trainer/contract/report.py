@@ -63,7 +63,7 @@ class Progress(Frozen):
     eta_seconds: float | None = Field(None, ge=0, description="Estimated time left in the stage.")
     metrics: dict[str, float] = Field(default_factory=dict, description="A few, for people to watch.")
     resume_from: str | None = Field(None, description="Checkpoint the attempt went on from.")
-    advanced_at: str = Field(description="UTC time of the last sign of work; older than progressDeadline is a hang.")
+    advanced_at: str = Field(description="UTC time of the last sign of work; older than progressSeconds is a hang.")
     updated_at: str = Field(description="UTC time of this heartbeat.")
 
 

@@ -108,7 +108,7 @@ def metrics_text(progress: Progress, run: str, now: datetime) -> str:
 
 
 def _gauge(name: str, help_text: str, samples: list[str]) -> list[str]:
-    full = f"prism_stage_{name}"
+    full = f"prism_trainer_{name}"
     return [f"# HELP {full} {help_text}", f"# TYPE {full} gauge", *(f"{full}{sample}" for sample in samples)]
 
 
