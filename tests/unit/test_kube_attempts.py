@@ -391,4 +391,5 @@ def test_a_run_being_deleted_waits_for_the_last_pod():
     told = look(rc(provisioned=-270), head()).status
     assert [stop.reason for stop in look(rc(provisioned=-270), head(), previous=told, deleted=True).decision.stops] == ["Deleted"]
     assert not look(None, head(deleting=-5), previous=told, deleted=True).decision.lets_go
-    assert look(None, previous=told, deleted=True).decision.lets_go
+    gone = look(None, previous=told, deleted=True)
+    assert gone.decision.lets_go and not gone.status.is_true("Suspended")

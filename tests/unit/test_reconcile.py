@@ -107,6 +107,7 @@ def test_an_attempt_that_cannot_be_created_is_told_so_and_tried_again():
     world = Refusing(two().scene())
     done = asyncio.run(reconcile(two().raw, world, NOW))
     assert (done.status.summary, done.status.reason, done.decision.wake_at) == ("Pending", "StartRefused", at(15))
+    assert "exceeded quota" in done.status.condition("ClusterReady").message
     assert "exceeded quota. It is tried again." in done.status.message and world.status == done.status
 
 
