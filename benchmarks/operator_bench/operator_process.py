@@ -9,6 +9,7 @@ import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlencode
 
 import aiohttp
 from benchmarks.operator_bench.cluster import free_ports, operator_kubeconfig
@@ -17,6 +18,7 @@ from cluster.harness.commands import run
 from cluster.harness.control_plane import ControlPlane
 
 NAME = "prism-operator"
+COUNTERS = ("prism_reconcile_duration_seconds_count", "prism_workqueue_depth", "prism_workqueue_wait_seconds_bucket")
 _SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 
 
@@ -84,8 +86,9 @@ class OperatorProcess:
         raise TimeoutError(f"the operator is not ready after {seconds:.0f} s")
 
     async def counters(self) -> dict[str, float]:
-        """Of its Prometheus page, sums over labels but for histograms' buckets, which are `name_bucket/le`."""
-        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{self.metrics_port}/metrics") as response:
+        """Of its Prometheus page, without the series of each run; sums over labels, but histograms' buckets are `name_bucket/le`."""
+        page = f"http://127.0.0.1:{self.metrics_port}/metrics?{urlencode([('name[]', name) for name in COUNTERS])}"
+        async with aiohttp.ClientSession() as session, session.get(page) as response:
             text = await response.text()
         found: dict[str, float] = {}
         for name, labels, value in _SAMPLE.findall(text):

@@ -31,6 +31,25 @@ async def keep_comparing(controller: Controller, health: Health, every: float = 
             logger.warning("the watches cannot be checked: %s", error)
 
 
+async def until_all_is_known(controller: Controller) -> None:
+    """Before the first decision: a run that was looked at before its clusters and pods were told of would seem to have lost them."""
+    while True:
+        try:
+            clusters, pods = await _children(controller)
+        except ClusterError as error:
+            logger.warning("what there is cannot be listed: %s", error)
+            await asyncio.sleep(1.0)
+            continue
+        for _ in range(FIRST_LOOKS):
+            if not (controller.inventory.unknown_clusters(clusters) or controller.inventory.unknown_pods(pods)):
+                return
+            await asyncio.sleep(0.05)
+
+
+FIRST_LOOKS = 40
+"""Then it is listed again: what went before the watches began is told by none of them."""
+
+
 async def compare_runs(controller: Controller, health: Health, now: float) -> None:
     """What the watch of PrismRuns is behind with goes to its health; a run whose end it missed is forgotten."""
     before = controller.inventory.runs()
@@ -42,15 +61,20 @@ async def compare_runs(controller: Controller, health: Health, now: float) -> No
 
 async def compare_children(controller: Controller) -> None:
     """A run of whose clusters or pods the watches told less, or more, than there is, is counted anew: also one that is only busy."""
-    inventory, namespaces = controller.inventory, controller.settings.watch_namespaces
+    inventory = controller.inventory
     known = inventory.children_by_uid()
-    clusters = await controller.door.metadata(CLUSTERS, "rayclusters", namespaces, RUN_LABEL)
-    pods = await controller.door.metadata(CORE, "pods", namespaces, RUN_LABEL)
+    clusters, pods = await _children(controller)
     there = {metadata["uid"] for metadata in (*clusters, *pods)}
     missed = {key for uid, key in known.items() if uid not in there}
     missed |= inventory.unknown_clusters(clusters) | inventory.unknown_pods(pods)
     for key in missed:
         controller.doubt(key)
+
+
+async def _children(controller: Controller) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    namespaces = controller.settings.watch_namespaces
+    clusters = await controller.door.metadata(CLUSTERS, "rayclusters", namespaces, RUN_LABEL)
+    return clusters, await controller.door.metadata(CORE, "pods", namespaces, RUN_LABEL)
 
 
 def _by_run(listed: Sequence[Mapping[str, Any]]) -> dict[RunKey, int]:

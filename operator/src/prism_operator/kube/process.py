@@ -47,11 +47,12 @@ async def _operate(settings: Settings) -> int:
     metrics_server, _ = prometheus_client.start_http_server(settings.metrics_port)
     probes = await health.serve(state, settings.health_port)
     parts: dict[str, Coroutine[Any, Any, Any]] = {
-        "the watches": _watch(controller, state),
+        "the watches": _watch(controller),
         "the poller": progress.keep_asking(controller),
         "the comparison": comparison.keep_comparing(controller, state),
         "the lag meter": health.keep_measuring_lag(),
-        **{f"worker {i}": work(controller.queue, controller.handle) for i in range(settings.workers)},
+        **{f"worker {i}": _work(controller, state) for i in range(settings.workers)},
+        "the first look": _first_look(controller, state),
     }
     tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
     logger.info("looking after %s", ", ".join(settings.watch_namespaces) or "all namespaces")
@@ -67,7 +68,7 @@ async def _operate(settings: Settings) -> int:
         await door.close()
 
 
-async def _watch(controller: Controller, state: health.Health) -> None:
+async def _watch(controller: Controller) -> None:
     """kopf takes SIGTERM and SIGINT and ends then."""
     namespaces = controller.settings.watch_namespaces
     await kopf.operator(
@@ -77,8 +78,19 @@ async def _watch(controller: Controller, state: health.Health) -> None:
         namespaces=namespaces,
         standalone=True,
         identity=Identity("prism-operator"),  # else kopf asks for the name of a user that a container may not have
-        ready_flag=state.ready,
     )
+
+
+async def _first_look(controller: Controller, state: health.Health) -> None:
+    """Lets the workers begin."""
+    await comparison.until_all_is_known(controller)
+    state.ready.set()
+    await asyncio.Event().wait()
+
+
+async def _work(controller: Controller, state: health.Health) -> None:
+    await state.ready.wait()
+    await work(controller.queue, controller.handle)
 
 
 def _how_it_ended(done: set[asyncio.Task[Any]], state: health.Health) -> int:
