@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prism_trainer.responses import parse_response
-from prism_trainer.rewards.answers import answers_match
-from prism_trainer.rewards.verifiable import verifiable_reward
+from prism_trainer.rewards.answers import answers_match, answers_match_by_rules, formulas_match
+from prism_trainer.rewards.verifiable import JUDGES, verifiable_reward
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,20 @@ def test_any_of_several_references_will_do():
     assert answers_match("0.5", ["1/2", "0.50"])
 
 
+@pytest.mark.parametrize(("answer", "reference"), [("x^2-1", "(x-1)(x+1)"), ("3(y+2)", "3y+6")])
+def test_formulas_need_math_verify(answer, reference):
+    pytest.importorskip("math_verify")
+    assert answers_match(answer, [reference])
+    assert not answers_match_by_rules(answer, [reference])
+
+
+def test_math_verify_alone_knows_neither_options_nor_units():
+    pytest.importorskip("math_verify")
+    assert formulas_match("\\sqrt{12}", ["2\\sqrt{3}"])
+    assert not formulas_match("(B) 5 cm", ["B"])
+    assert not formulas_match("", [""])
+
+
 @given(st.text(max_size=50))
 def test_an_answer_equals_itself_unless_it_says_nothing(text):
     assert answers_match(text, [text]) is bool(text.strip())
@@ -66,3 +80,10 @@ def test_an_answer_equals_itself_unless_it_says_nothing(text):
 def test_the_reward_is_eight_tenths_accuracy_and_two_tenths_format(text, expected):
     reward = verifiable_reward(parse_response(text), ["7"])
     assert (reward.score, reward.accuracy, reward.format) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("judge", "accuracy"), [("RulesThenMathVerify", 1.0), ("Rules", 1.0), ("MathVerify", 0.0)])
+def test_the_judge_of_the_reward_can_be_chosen(judge, accuracy):
+    pytest.importorskip("math_verify")
+    parsed = parse_response("<caption>c</caption><think>t</think><answer>B. red</answer>")
+    assert verifiable_reward(parsed, ["(B)"], judge=JUDGES[judge]).accuracy == accuracy

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from prism_trainer.responses import ParsedResponse
-from prism_trainer.rewards.answers import answers_match
+from prism_trainer.rewards.answers import answers_match, answers_match_by_rules, formulas_match
+
+Judge = Callable[[str, Iterable[str]], bool]
+JUDGES: dict[str, Judge] = {"RulesThenMathVerify": answers_match, "Rules": answers_match_by_rules, "MathVerify": formulas_match}
+"""Who says whether an answer is right. Upstream judges most of its data by rules and then math-verify, some by math-verify alone."""
 
 
 @dataclass(frozen=True)
@@ -19,10 +23,18 @@ class VerifiableReward:
 
 
 def verifiable_reward(
-    parsed: ParsedResponse | None, references: Iterable[str], *, accuracy_weight: float = 0.8, format_weight: float = 0.2
+    parsed: ParsedResponse | None,
+    references: Iterable[str],
+    *,
+    accuracy_weight: float = 0.8,
+    format_weight: float = 0.2,
+    judge: Judge = answers_match,
 ) -> VerifiableReward:
-    """Score one response, None where its format is wrong, against the answers that count as right."""
+    """Score one response, None where its format is wrong, against the answers that count as right.
+
+    Pure apart from the judge's memory: on any thread and in any process the same response has the same reward.
+    """
     if parsed is None:
         return VerifiableReward(0.0, 0.0, 0.0)
-    accuracy = float(answers_match(parsed.answer.of(parsed.text), references))
+    accuracy = float(judge(parsed.answer.of(parsed.text), references))
     return VerifiableReward(accuracy_weight * accuracy + format_weight, accuracy, 1.0)
