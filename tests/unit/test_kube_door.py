@@ -1,84 +1,23 @@
 """The door, with a real server behind it that refuses, stalls and hangs up by a script."""
 
 import asyncio
-import json
-from dataclasses import dataclass, field
 
 import pytest
 from aiohttp import ClientSession, web
-from kubernetes.aio.client import ApiClient, Configuration
 
 from builders import heartbeat
 from fake_cluster import START
 from prism_operator.errors import ClusterError
 from prism_operator.kube import door as door_module
 from prism_operator.kube import progress
-from prism_operator.kube.door import CLUSTERS, RUNS, ApiError, Door
+from prism_operator.kube.door import CLUSTERS, RUNS, ApiError
+from scripted_server import HANG_UP, Script, knock, refusal, says
 
 RUN = {
     "apiVersion": "prism.dev/v1alpha1",
     "kind": "PrismRun",
     "metadata": {"name": "demo", "namespace": "team", "uid": "u", "resourceVersion": "7", "labels": {"x": "y"}},
 }
-
-
-def refusal(status, reason, message, **headers):
-    return says(json.dumps({"kind": "Status", "reason": reason, "message": message}), status=status, headers=headers)
-
-
-def says(text, **fields):
-    """An answer, made anew for each request."""
-    return lambda: web.Response(text=text, **fields)
-
-
-HANG_UP = object()
-
-
-@dataclass
-class Script:
-    """Answers in order, the last one for ever; and what was asked."""
-
-    answers: list
-    asked: list = field(default_factory=list)
-    at_once: int = 0
-    most_at_once: int = 0
-
-    async def answer(self, request):
-        self.at_once += 1
-        self.most_at_once = max(self.most_at_once, self.at_once)
-        try:
-            body = await request.read()
-            self.asked.append((request.method, request.path_qs, request.headers.get("Content-Type"), json.loads(body) if body else None))
-            answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-            if answer is HANG_UP:
-                request.transport.close()
-                return web.Response()
-            made = answer() if callable(answer) else web.json_response(answer)
-            return await made if asyncio.iscoroutine(made) else made
-        finally:
-            self.at_once -= 1
-
-
-def knock(script, do, max_writes=4):
-    """What `do(door)` gives, with the script behind the door."""
-
-    async def run():
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", script.answer)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        configuration = Configuration()
-        configuration.host = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        door = Door(ApiClient(configuration), max_writes)
-        try:
-            return await do(door)
-        finally:
-            await door.close()
-            await runner.cleanup()
-
-    return asyncio.run(run())
 
 
 @pytest.fixture(autouse=True)

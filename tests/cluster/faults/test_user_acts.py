@@ -167,9 +167,9 @@ async def test_nothing_is_ever_created_again_for_a_finished_run(plane, end):
         await here.apply(ONE)
         await here.until(lambda: is_finished(here.sightings.run()), "it is finished")
         told = story(here.sightings.run())
+        await here.delete("rayclusters", "demo-sft-a1", propagationPolicy="Orphan")  # first, else KubeRay makes another head
         for pod in here.sightings.pods():
             await here.delete("pods", pod["metadata"]["name"], gracePeriodSeconds=0)
-        await here.delete("rayclusters", "demo-sft-a1", propagationPolicy="Orphan")
         gate.set()
         await here.until_bare()
         await here.operator.restart()

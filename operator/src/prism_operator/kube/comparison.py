@@ -31,25 +31,6 @@ async def keep_comparing(controller: Controller, health: Health, every: float = 
             logger.warning("the watches cannot be checked: %s", error)
 
 
-async def until_all_is_known(controller: Controller) -> None:
-    """Before the first decision: a run that was looked at before its clusters and pods were told of would seem to have lost them."""
-    while True:
-        try:
-            clusters, pods = await _children(controller)
-        except ClusterError as error:
-            logger.warning("what there is cannot be listed: %s", error)
-            await asyncio.sleep(1.0)
-            continue
-        for _ in range(FIRST_LOOKS):
-            if not (controller.inventory.unknown_clusters(clusters) or controller.inventory.unknown_pods(pods)):
-                return
-            await asyncio.sleep(0.05)
-
-
-FIRST_LOOKS = 40
-"""Then it is listed again: what went before the watches began is told by none of them."""
-
-
 async def compare_runs(controller: Controller, health: Health, now: float) -> None:
     """What the watch of PrismRuns is behind with goes to its health; a run whose end it missed is forgotten."""
     before = controller.inventory.runs()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -16,6 +16,7 @@ import aiohttp
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.exceptions import ApiException
+from kubernetes.aio.client.rest import RESTResponse
 
 from prism_operator.errors import ClusterError
 from prism_operator.kube import metrics
@@ -25,8 +26,13 @@ RUNS = f"/apis/{GROUP}/{VERSION}"
 CLUSTERS = "/apis/ray.io/v1"
 CORE = "/api/v1"
 
+JSON = "application/json"
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 TIMEOUT_SECONDS = 20.0
+SILENT_SECONDS = 70.0
+"""A watch that tells nothing for so long may be dead: the API server sends at least a bookmark a minute."""
+SERVER_WATCH_SECONDS = 240
+"""After which the API server ends a watch in peace."""
 TRIES = 5
 MAX_WAIT_SECONDS = 30.0
 
@@ -54,7 +60,7 @@ class Door:
             config.load_incluster_config(configuration)
         else:
             await config.load_kube_config(client_configuration=configuration)
-        configuration.connection_pool_maxsize = max_writes
+        configuration.connection_pool_maxsize = 0  # no limit: the slots are one, and a watch keeps its connection
         configuration.client_session_kwargs = {"trust_env": False}  # else ~/.netrc is looked for, in a thread, before every request
         return cls(ApiClient(configuration), max_writes)
 
@@ -72,11 +78,19 @@ class Door:
             raise
 
     async def metadata(self, api: str, resource: str, namespaces: Sequence[str], selector: str = "") -> list[dict[str, Any]]:
-        """Of every object in these namespaces, or in all, as the API server's cache has it; none of their content."""
+        """Of every object in these namespaces, or in all, as the API server's cache has it; none of their content.
+
+        A kind that nobody has installed has no objects.
+        """
         found: list[dict[str, Any]] = []
         query = urlencode({"resourceVersion": "0", **({"labelSelector": selector} if selector else {})})
-        for place in [path(api, namespace, resource) for namespace in namespaces] or [f"{api}/{resource}"]:
-            listed = await self._call("GET", f"{place}?{query}", accept=METADATA_ONLY)
+        for place in places(api, namespaces, resource):
+            try:
+                listed = await self._call("GET", f"{place}?{query}", accept=METADATA_ONLY)
+            except ApiError as error:
+                if error.status != 404:
+                    raise
+                continue
             found.extend(item["metadata"] for item in listed.get("items") or [])
         return found
 
@@ -84,6 +98,32 @@ class Door:
         """By label selector."""
         found = await self._call("GET", f"{path(api, namespace, resource)}?{urlencode({'labelSelector': selector})}")
         return list(found.get("items") or [])
+
+    async def pages(self, where: str, selector: str, size: int) -> AsyncIterator[dict[str, Any]]:
+        """A listing of one version, so many objects at a time. 410 says that it took too long for that."""
+        query = {"labelSelector": selector, "limit": str(size)}
+        while True:
+            page = await self._call("GET", f"{where}?{urlencode(query)}")
+            yield page
+            query["continue"] = page["metadata"].get("continue") or ""
+            if not query["continue"]:
+                return
+
+    async def watch(self, where: str, selector: str, version: str) -> AsyncIterator[dict[str, Any]]:
+        """Events after that version, until the API server ends the watch. ClusterError where it breaks off, or is silent for too long."""
+        query = {"watch": "1", "allowWatchBookmarks": "true", "timeoutSeconds": str(SERVER_WATCH_SECONDS)}
+        target = f"{where}?{urlencode({**query, 'labelSelector': selector, 'resourceVersion': version})}"
+        try:
+            answer = await self._send("GET", target, timeout=aiohttp.ClientTimeout(connect=TIMEOUT_SECONDS, sock_read=SILENT_SECONDS))
+            async with answer.response as response:
+                metrics.API_REQUESTS.labels("WATCH", str(answer.status)).inc()
+                if answer.status >= 400:
+                    await answer.read()
+                    raise _refusal(ApiException(http_resp=answer), f"WATCH {where}")
+                async for line in response.content:
+                    yield json.loads(line)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise ClusterError(f"WATCH {where}: it broke off ({error!r})") from error
 
     async def create(self, api: str, namespace: str, resource: str, body: Mapping[str, Any], dry_run: bool = False) -> dict[str, Any]:
         """As the API server stored it. A create whose answer was lost is not repeated blindly: the name is taken then, and that is told."""
@@ -122,8 +162,8 @@ class Door:
         method: str,
         where: str,
         body: Mapping[str, Any] | None = None,
-        content_type: str = "application/json",
-        accept: str = "application/json",
+        content_type: str = JSON,
+        accept: str = JSON,
     ) -> dict[str, Any]:
         """Refusals for the moment (429, 503) are waited out as the server asks; a lost connection only where repeating is harmless."""
         for attempt in range(1, TRIES + 1):
@@ -141,25 +181,38 @@ class Door:
         raise AssertionError("the last try returns or raises")
 
     async def _once(self, method: str, where: str, body: Mapping[str, Any] | None, content_type: str, accept: str) -> dict[str, Any]:
-        headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": FIELD_MANAGER}
-        await self._client.update_params_for_auth(headers, [], ["BearerToken"], where, method, body)
-        url = f"{self._client.configuration.host}{where}"
         async with self._slots:
-            try:
-                response = await self._client.rest_client.request(method, url, headers, body, _request_timeout=TIMEOUT_SECONDS)
-                data = await response.read()
-            except ApiException as error:
-                metrics.API_REQUESTS.labels(method, str(error.status)).inc()
-                raise
+            response = await self._send(method, where, body, content_type, accept)
+            data = await response.read()
         metrics.API_REQUESTS.labels(method, str(response.status)).inc()
         if response.status >= 400:
             raise ApiException(http_resp=response)
         return dict(json.loads(data))
 
+    async def _send(
+        self,
+        method: str,
+        where: str,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = JSON,
+        accept: str = JSON,
+        timeout: float | aiohttp.ClientTimeout = TIMEOUT_SECONDS,
+    ) -> RESTResponse:
+        headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": FIELD_MANAGER}
+        await self._client.update_params_for_auth(headers, [], ["BearerToken"], where, method, body)
+        url = f"{self._client.configuration.host}{where}"
+        response: RESTResponse = await self._client.rest_client.request(method, url, headers, body, _request_timeout=timeout)
+        return response
+
 
 def path(api: str, namespace: str, resource: str, name: str | None = None) -> str:
     """Of a namespaced resource."""
     return "/".join([api, "namespaces", quote(namespace), resource, *([quote(name)] if name else [])])
+
+
+def places(api: str, namespaces: Sequence[str], resource: str) -> list[str]:
+    """Of all its objects in these namespaces; with none, of those in all."""
+    return [path(api, namespace, resource) for namespace in namespaces] or [f"{api}/{resource}"]
 
 
 def _refusal(error: ApiException, what: str) -> ApiError:

@@ -151,7 +151,15 @@ class Inventory:
 
     def children_by_uid(self) -> dict[str, RunKey]:
         """Every RayCluster and pod that is known, and whose it is."""
-        return {uid: key for key in self._children for uid in self.uids(key)}
+        return self.clusters_by_uid() | self.pods_by_uid()
+
+    def clusters_by_uid(self) -> dict[str, RunKey]:
+        """Every RayCluster that is known, and whose it is."""
+        return {cluster.uid: key for key, children in self._children.items() for cluster in children.clusters.values()}
+
+    def pods_by_uid(self) -> dict[str, RunKey]:
+        """The same for pods."""
+        return {pod.uid: key for key, children in self._children.items() for pod in children.pods.values()}
 
     def unknown_clusters(self, listed: Iterable[Mapping[str, Any]]) -> set[RunKey]:
         """Runs that have RayClusters, of which this is the metadata, that are not known, or not as they are now."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
 from prism_operator.kube.run_series import RunSeries
@@ -26,3 +28,13 @@ EVENT_AGE = Gauge("prism_watch_last_event_age_seconds", "Since the last event of
 API_REQUESTS = Counter("prism_api_requests_total", "Requests to the API server.", ["verb", "code"])
 PROGRESS_REQUESTS = Counter("prism_progress_requests_total", "Requests to stages for their progress.", ["result"])
 LOOP_LAG = Gauge("prism_event_loop_lag_seconds", "How late the event loop wakes a sleeper.")
+
+
+_LAST_EVENT: dict[str, float] = {}
+
+
+def note_event(resource: str) -> None:
+    """A watch has told something just now."""
+    if resource not in _LAST_EVENT:
+        EVENT_AGE.labels(resource).set_function(lambda: time.monotonic() - _LAST_EVENT[resource])
+    _LAST_EVENT[resource] = time.monotonic()

@@ -1,11 +1,11 @@
-"""`prism operator`: kopf's watches, the workers, the poller and the probes, in one event loop, until SIGTERM."""
+"""`prism operator`: kopf and the watches, the workers, the poller and the probes, in one event loop, until SIGTERM."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -17,6 +17,7 @@ from prism_operator.kube import comparison, health, progress
 from prism_operator.kube.controller import Controller
 from prism_operator.kube.door import Door
 from prism_operator.kube.handlers import make_kopf_settings, make_registry
+from prism_operator.kube.watch import Watch, child_watches
 from prism_operator.kube.workqueue import work
 from prism_operator.settings import Settings, read_settings
 
@@ -46,13 +47,14 @@ async def _operate(settings: Settings) -> int:
     state = health.Health(ready=asyncio.Event())
     metrics_server, _ = prometheus_client.start_http_server(settings.metrics_port)
     probes = await health.serve(state, settings.health_port)
+    watches = child_watches(controller)
     parts: dict[str, Coroutine[Any, Any, Any]] = {
-        "the watches": _watch(controller),
+        "the watch of PrismRuns": _watch_runs(controller),
+        **{f"the watch of {each.place}": each.keep_watching() for each in watches},
         "the poller": progress.keep_asking(controller),
         "the comparison": comparison.keep_comparing(controller, state),
         "the lag meter": health.keep_measuring_lag(),
-        **{f"worker {i}": _work(controller, state) for i in range(settings.workers)},
-        "the first look": _first_look(controller, state),
+        **{f"worker {i}": _work(controller, watches, state) for i in range(settings.workers)},
     }
     tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
     logger.info("looking after %s", ", ".join(settings.watch_namespaces) or "all namespaces")
@@ -68,7 +70,7 @@ async def _operate(settings: Settings) -> int:
         await door.close()
 
 
-async def _watch(controller: Controller) -> None:
+async def _watch_runs(controller: Controller) -> None:
     """kopf takes SIGTERM and SIGINT and ends then."""
     namespaces = controller.settings.watch_namespaces
     await kopf.operator(
@@ -81,24 +83,23 @@ async def _watch(controller: Controller) -> None:
     )
 
 
-async def _first_look(controller: Controller, state: health.Health) -> None:
-    """Lets the workers begin."""
-    await comparison.until_all_is_known(controller)
+async def _work(controller: Controller, watches: Sequence[Watch], state: health.Health) -> None:
+    """One worker. A run that was looked at before its clusters and pods were listed would seem to have lost them.
+
+    It has no tasks of its own: kopf, where it ends, cancels whatever task was made after its start.
+    """
+    for each in watches:
+        await each.listed.wait()
     state.ready.set()
-    await asyncio.Event().wait()
-
-
-async def _work(controller: Controller, state: health.Health) -> None:
-    await state.ready.wait()
     await work(controller.queue, controller.handle)
 
 
 def _how_it_ended(done: set[asyncio.Task[Any]], state: health.Health) -> int:
-    """0 only where the watches ended in peace: they do when the operator is told to stop."""
+    """0 only where kopf ended in peace: it does when the operator is told to stop."""
     for task in done:
         if task.cancelled():
             continue
-        if task.exception() is not None or task.get_name() != "the watches":
+        if task.exception() is not None or task.get_name() != "the watch of PrismRuns":
             state.stopped = task.get_name()
             logger.error("%s ended: %r", task.get_name(), task.exception())
             return 1
