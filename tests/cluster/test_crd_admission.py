@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from builders import make_pipeline
-from cluster.harness.commands import CommandFailed
+from cluster.harness.commands import CommandFailed, wait_until
 from prism_operator.crdgen.definition import FILE_NAME
 from prism_operator.parse import parse_run
 from prism_operator.plan import plan_problems
@@ -29,7 +29,8 @@ REMOVED = object()
 def server(api_only):
     """With the CRD, applied by the client, and a namespace of our own."""
     api_only.kubectl("apply", "-f", CRDS / FILE_NAME)
-    api_only.kubectl("wait", "--for=condition=Established", f"crd/{FILE_NAME.removesuffix('.yaml')}")
+    # Not `kubectl wait`: it gives up on an object that has no conditions yet.
+    wait_until(lambda: "prismruns" in api_only.kubectl("api-resources", "--api-group=prism.dev"), "prismruns are known", seconds=60)
     api_only.kubectl("create", "namespace", NAMESPACE)
     yield api_only
     api_only.kubectl("delete", "prismruns", "--all", "-n", NAMESPACE)

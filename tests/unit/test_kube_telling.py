@@ -9,10 +9,14 @@ from builders import NOW, heartbeat
 from prism_operator.api import AttemptStatus, Condition, PrismRunStatus, StageStatus
 from prism_operator.errors import ClusterError
 from prism_operator.kube import metrics, telling
+from prism_operator.kube.comparison import compare_runs
+from prism_operator.kube.controller import Controller
 from prism_operator.kube.health import BEHIND_SECONDS, Health
 from prism_operator.kube.inventory import RunKey
 from prism_operator.kube.progress import is_news
 from prism_operator.kube.transitions import ended_attempts, events_between
+from prism_operator.settings import Settings
+from scripted_server import Script, knock, refusal
 
 KEY = RunKey("team", "demo")
 RAW = {
@@ -250,3 +254,40 @@ def test_a_part_that_stopped_is_named():
     checked = health()
     checked.stopped = "the poller"
     assert "the poller" in checked.complaint()
+
+
+# -- the comparison ----------------------------------------------------------------------------------------------------------------------
+
+
+def metadata_of(*names):
+    return {"items": [{"metadata": {"namespace": "team", "name": name, "resourceVersion": "7", "uid": f"uid-{name}"}} for name in names]}
+
+
+def compare(answers, *known):
+    """The controller and its health after one comparison of runs; `known` are those the watch told of, at version 7."""
+    checked = health()
+
+    async def do(door):
+        controller = Controller(door, Settings())
+        for raw in metadata_of(*known)["items"]:
+            controller.inventory.put_run({**raw, "spec": {}})
+        await compare_runs(controller, checked, 0.0)
+        return controller
+
+    return knock(Script(answers), do), checked
+
+
+def test_a_run_whose_end_no_watch_told_is_forgotten():
+    controller, _ = compare([metadata_of("stays"), refusal(404, "NotFound", "no")], "stays", "went")
+    assert controller.inventory.runs() == [("team", "stays")] and len(controller.queue) == 1
+
+
+def test_a_run_that_the_listing_lacks_and_that_is_there_is_kept():
+    """It came while the cache of the API server was a moment behind."""
+    controller, _ = compare([metadata_of(), metadata_of("new")["items"][0]], "new")
+    assert controller.inventory.runs() == [("team", "new")] and not len(controller.queue)
+
+
+def test_a_run_that_no_watch_told_of_is_what_the_watch_is_behind_with():
+    _, checked = compare([metadata_of("known", "unknown")], "known")
+    assert set(checked.behind) == {("team", "unknown")}

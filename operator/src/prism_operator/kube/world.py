@@ -125,6 +125,8 @@ class KubeWorld:
         except ApiError as error:
             if error.reason == "AlreadyExists":
                 await self._adopt(body["metadata"]["name"], plan)
+            elif error.status == 404:
+                raise StartRefusedError("the API server knows no RayClusters; install KubeRay") from error
             elif 400 <= error.status < 500:
                 raise StartRefusedError(error.message) from error
             else:
