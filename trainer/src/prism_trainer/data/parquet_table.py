@@ -31,7 +31,7 @@ class ParquetTable:
         self._copy: pyarrow.RecordBatchFileReader | None = None
         self._batch: tuple[int, Any] = (-1, None)
         with self._telling(), pyarrow.parquet.ParquetFile(file) as table:
-            self._length = table.metadata.num_rows
+            self._length = int(table.metadata.num_rows)
             self._batch_rows = _rows_a_batch(table.metadata)
 
     def __len__(self) -> int:
@@ -87,5 +87,5 @@ class ParquetTable:
 
 
 def _rows_a_batch(metadata: Any) -> int:
-    size = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
-    return max(1, min(MAX_BATCH_ROWS, BATCH_BYTES * metadata.num_rows // max(1, size)))
+    size: int = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
+    return max(1, min(MAX_BATCH_ROWS, BATCH_BYTES * int(metadata.num_rows) // max(1, size)))
