@@ -260,27 +260,27 @@ def report(
 
 @data.command(context_settings=HANDED_ON)
 def check(called: typer.Context) -> None:
-    """Tell what sets hold, and every row that could not be used.
+    """Tell what sets hold, and what is wrong in them.
 
-    Exit code 1 if there is any. `prism data check --help` has the options.
+    Every row that could not be used, by file, row and column; then the exit code is 1. `prism data check --help` has the options.
     """
     _hand_on(called)
 
 
 @data.command(name="filter", context_settings=HANDED_ON)
 def filter_(called: typer.Context) -> None:
-    """Make the subset for rlvr: prompts that a policy answers neither always nor never.
+    """Make the subset for rlvr, by a policy's pass rates.
 
-    `prism data filter --help` has the options.
+    Kept are the prompts it answers neither always nor never. `prism data filter --help` has the options.
     """
     _hand_on(called)
 
 
 @data.command(context_settings=HANDED_ON)
 def pairs(called: typer.Context) -> None:
-    """Make warm-up pairs for the discriminator: a teacher's responses beside a student's.
+    """Make warm-up pairs from a student's responses.
 
-    `prism data pairs --help` has the options.
+    For the discriminator, each beside the teacher's. `prism data pairs --help` has the options.
     """
     _hand_on(called)
 

@@ -50,13 +50,11 @@ def _from_object_storage(uri: str, waiting: Waiting) -> str:
 def _from_hub(repository: str, revision: str | None, path: str | None, waiting: Waiting) -> str:
     command = [sys.executable, "-m", "prism_trainer.stores.hub", repository, revision or "", path or ""]
     with tempfile.TemporaryFile("w+") as complaints:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints, text=True)
-        try:
-            output = _wait(child, waiting)
-        finally:
-            if child.poll() is None:
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints, text=True) as child:
+            try:
+                output = _wait(child, waiting)
+            finally:
                 child.kill()
-                child.wait()
         complaints.seek(0)
         said = [line.strip() for line in complaints if line.strip()]
     if child.returncode == 0:

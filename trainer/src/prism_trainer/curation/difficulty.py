@@ -16,6 +16,7 @@ from prism_trainer.data.dataset import Rows, open_verifiable
 from prism_trainer.data.rows import VerifiablePrompt
 from prism_trainer.data.sources import digest_sources
 from prism_trainer.data.writers import FILTERED, verifiable_columns, write_parquet
+from prism_trainer.errors import DataError
 from prism_trainer.responses import ParsedResponse
 from prism_trainer.rewards.answers import answers_match
 
@@ -39,6 +40,11 @@ def filter_by_pass_rate(
         journal.add({"right": right})
         rates += [one / drawing.count for one in right]
         told(len(rates), len(rows), f"{sum(map(_inside(band), rates)):,} kept, mean pass rate {sum(rates) / len(rates):.2f}")
+    if not any(map(_inside(band), rates)):
+        mean = sum(rates) / len(rates)
+        raise DataError(
+            f"none of {len(rows)} rows has a pass rate from {band[0]} to {band[1]} (mean {mean:.2f}); give other bounds or rows"
+        )
     return write_parquet(out, FILTERED, _kept(rows, rates, band))
 
 

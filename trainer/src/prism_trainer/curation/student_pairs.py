@@ -44,6 +44,8 @@ def sample_pairs(sources: Sequence[DataSource], student: Path, out: Path, drawin
             done += len(batch)
             journal.add({"rows": done, "bytes": file.seek(0, os.SEEK_END), "pairs": pairs})
             told(done, len(rows), f"{pairs:,} pairs, {done * drawing.count - pairs:,} responses in the wrong format")
+    if not pairs:
+        raise DataError(f"none of {len(rows) * drawing.count} responses is in the right format; train the student longer, or sample more")
     partial.replace(out)
     journal_file(out).unlink()
     return pairs

@@ -17,7 +17,7 @@ MAX_ROW_BYTES = 64 * 2**20
 """Of one row's JSON. A file without line breaks, or with an open quote, must not be read into memory whole to find that out."""
 CHUNK_BYTES = 2**20
 CUT_MARGIN = 16
-"""Characters before the end of what was read in which a cut value makes the decoder stumble; `-Infinity` is the longest."""
+"""Characters before the end of what was read in which a cut value misleads: of `1.` the decoder takes 1; `-Infinity` is the longest."""
 _SPACE = " \t\r\n"
 _DECODER = json.JSONDecoder()
 
@@ -138,21 +138,25 @@ class _Window:
         """Bounds of the value that begins here."""
         more = CHUNK_BYTES
         while True:
-            try:
-                _, end = _DECODER.raw_decode(self._text, self._at)
-                cut = end == len(self._text)
-                problem: Exception | None = None
-            except (ValueError, RecursionError) as error:
-                cut, problem = self._may_be_cut(error), error
-            if not cut and problem is None:
+            end, problem = self._decode()
+            cut = len(self._text) - end < CUT_MARGIN if problem is None else self._may_be_cut(problem)
+            if cut and len(self._text) - self._at <= MAX_ROW_BYTES and self._read(more):
+                more *= 2
+            elif problem is None:
                 bounds = (self.position, self._before + end)
                 self._at = end
                 return bounds
-            if len(self._text) - self._at > MAX_ROW_BYTES:
+            elif cut and len(self._text) - self._at > MAX_ROW_BYTES:
                 raise _too_long(self._file, number)
-            if not cut or not self._read(more):
-                raise _not_json(self._file, f"row {number}: {problem or 'the list has no end'}")
-            more *= 2
+            else:
+                raise _not_json(self._file, f"row {number}: {problem}")
+
+    def _decode(self) -> tuple[int, Exception | None]:
+        """Where the value ends, if what was read is enough to tell."""
+        try:
+            return _DECODER.raw_decode(self._text, self._at)[1], None
+        except (ValueError, RecursionError) as error:
+            return self._at, error
 
     def _may_be_cut(self, error: Exception) -> bool:
         """Whether more of the file could make it a value after all."""
@@ -162,9 +166,10 @@ class _Window:
 
     def _read(self, size: int) -> bool:
         chunk = self._content.read(size)
-        self._before += self._at
-        self._text = self._text[self._at :] + chunk.decode("latin-1")
-        self._at = 0
+        if chunk:
+            self._before += self._at
+            self._text = self._text[self._at :] + chunk.decode("latin-1")
+            self._at = 0
         return bool(chunk)
 
 

@@ -25,6 +25,8 @@ from prism_trainer.responses import ParsedResponse
 
 GROUP_BYTES = 16 * 2**20
 GROUP_ROWS = 1024
+PAGE_ROWS = 16
+"""Between two looks at a page's size: whoever reads has a page in memory, and by default it is 1,024 images."""
 IMAGES = "images"
 """Folder beside a file that gives its images by path."""
 ROUTE = "mm_gad"
@@ -106,7 +108,7 @@ def save_image(folder: Path, image: bytes) -> str:
 
 def write_parquet(file: Path, schema: pyarrow.Schema, rows: Iterable[dict[str, Any]]) -> int:
     count = 0
-    with _appearing(file) as partial, pyarrow.parquet.ParquetWriter(partial, schema) as out:
+    with _appearing(file) as partial, pyarrow.parquet.ParquetWriter(partial, schema, write_batch_size=PAGE_ROWS) as out:
         for group in _groups(rows):
             out.write_table(pyarrow.Table.from_pylist(group, schema=schema))
             count += len(group)
