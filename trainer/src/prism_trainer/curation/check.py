@@ -22,7 +22,7 @@ from prism_trainer.data.sources import RawRow, files_of, scan_file
 from prism_trainer.errors import DataError
 from prism_trainer.responses import ParsedResponse, parse_response
 
-ROWS_AT_ONCE = 128
+ROWS_AT_ONCE = 64
 CountTokens = Callable[[str], int]
 
 

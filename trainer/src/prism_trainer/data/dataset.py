@@ -19,7 +19,7 @@ from prism_trainer.errors import DataError
 
 Row = TypeVar("Row")
 
-ROWS_AT_ONCE = 128
+ROWS_AT_ONCE = 64
 """While all rows are looked at once."""
 
 
