@@ -56,8 +56,8 @@ class ParquetTable:
                 yield from batch.to_pylist()
 
     def _batches(self) -> Iterator[Any]:
-        """Column chunks are read through a buffer and not whole, which is what pyarrow does by itself."""
-        with pyarrow.parquet.ParquetFile(self._file, buffer_size=BATCH_BYTES, pre_buffer=False) as table:
+        """Column chunks are read through a buffer and not whole, which is what pyarrow does by itself; pages that have a checksum by it."""
+        with pyarrow.parquet.ParquetFile(self._file, buffer_size=BATCH_BYTES, pre_buffer=False, page_checksum_verification=True) as table:
             yield from table.iter_batches(batch_size=self._batch_rows, use_threads=False)
 
     def _copied(self) -> pyarrow.RecordBatchFileReader:

@@ -108,7 +108,10 @@ def save_image(folder: Path, image: bytes) -> str:
 
 def write_parquet(file: Path, schema: pyarrow.Schema, rows: Iterable[dict[str, Any]]) -> int:
     count = 0
-    with _appearing(file) as partial, pyarrow.parquet.ParquetWriter(partial, schema, write_batch_size=PAGE_ROWS) as out:
+    with (
+        _appearing(file) as partial,
+        pyarrow.parquet.ParquetWriter(partial, schema, write_batch_size=PAGE_ROWS, write_page_checksum=True) as out,
+    ):
         for group in _groups(rows):
             out.write_table(pyarrow.Table.from_pylist(group, schema=schema))
             count += len(group)
