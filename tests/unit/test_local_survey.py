@@ -17,6 +17,7 @@ def folder(tmp_path):
     (tmp_path / "base/config.json").write_text("{}")
     for kind in ("sft", "discriminator", "alignment", "rlvr", "evaluation"):
         (tmp_path / f"{kind}.jsonl").write_text("")
+    (tmp_path / "data/folder").mkdir(parents=True)
     return tmp_path
 
 
@@ -71,7 +72,9 @@ def test_an_option_of_the_run_that_nothing_carries_out_here_is_refused(folder, s
         ("sft", {"resources": {"nodes": 3}}, "resources.nodes"),
         ("sft", {"config": {"device": "cuda"}}, "config.device"),
         ("sft", {"data": [{"uri": "missing.jsonl"}]}, "data[0].uri"),
-        ("sft", {"data": [{"uri": "org/dataset"}]}, "data[0].uri"),
+        ("sft", {"data": [{"uri": "none-*.jsonl"}]}, "data[0].uri"),
+        ("sft", {"data": [{"uri": "data/folder"}]}, "data[0].uri"),
+        ("sft", {"data": [{"uri": "gs://bucket/a.jsonl"}]}, "data[0].uri"),
         ("sft", {"data": [{"uri": "sft.jsonl", "revision": "v1"}]}, "data[0].revision"),
         ("rlvr", {"config": {"algorithm": {"name": "dapo"}}}, "config.algorithm.name"),
         ("rlvr", {"config": {"klCoef": 0.1}}, "config.klCoef"),
@@ -86,6 +89,22 @@ def test_an_option_of_a_stage_that_nothing_carries_out_here_is_refused(folder, k
 def test_the_sentence_says_which_path_was_looked_for(folder):
     found = refusals(make_run().stage("sft", data=[{"uri": "missing.jsonl"}]), folder)
     assert str(folder / "missing.jsonl") in found["spec.stages[0].data[0].uri"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"uri": "org/dataset"},
+        {"uri": "org/dataset", "revision": "v1"},
+        {"uri": "hf://datasets/org/set@v1/train-*.parquet"},
+        {"uri": "s3://bucket/set.parquet"},
+        {"uri": "sf*.jsonl"},
+        {"uri": "./data/folder"},
+    ],
+    ids=lambda source: source["uri"],
+)
+def test_data_that_is_fetched_or_found_when_the_stage_begins_is_not_refused(folder, source):
+    assert refusals(make_run().stage("sft", data=[source]), folder) == {}
 
 
 def test_a_gpu_that_is_there_may_be_asked_for(folder):

@@ -87,6 +87,23 @@ def test_relative_paths_become_absolute_and_addresses_stay():
     assert plan.model.uri == "/data/base"
 
 
+@pytest.mark.parametrize(
+    ("uri", "planned"),
+    [
+        ("org/set", "hf://datasets/org/set"),
+        ("hf://datasets/org/set@v1/a/b.parquet", "hf://datasets/org/set@v1/a/b.parquet"),
+        ("./org/set", "/data/org/set"),
+        ("org/set/", "/data/org/set/"),
+        ("org/set.json", "/data/org/set.json"),
+        ("data/train-*.parquet", "/data/data/train-*.parquet"),
+        ("s3://bucket/set/", "s3://bucket/set/"),
+    ],
+)
+def test_two_words_that_name_no_file_are_a_data_set_of_the_hub(uri, planned):
+    (source,) = make_run().stage("sft", data=[{"uri": uri}]).plan().stages[0].data
+    assert source.uri == planned
+
+
 def test_a_stage_overrides_single_fields_of_the_runs_settings():
     run = make_run(retries={"hang": 5, "nodeLost": 6}, deadlines={"stageSeconds": 10, "runSeconds": 99}, resources={"cpus": 2})
     plan = run.stage("sft", retries={"hang": 0}, deadlines={"progressSeconds": 3}, resources={"gpusPerNode": 1}).plan().stages[0]

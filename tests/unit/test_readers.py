@@ -73,7 +73,7 @@ def test_a_stage_two_row_is_a_taught_prompt(tmp_path):
 
 def test_the_teachers_parts_will_do_where_the_whole_is_missing(tmp_path):
     (row,) = read_taught(_parquet(tmp_path, teacher_response=None))
-    assert row.teacher.text == f"{CAPTION}\n{COT}"
+    assert row.teacher.text == "<caption>\nc\n</caption>\n<think>\nt\n</think>\n<answer>\n7\n</answer>"
 
 
 def test_a_stage_three_row_is_a_verifiable_prompt(tmp_path):
@@ -171,7 +171,7 @@ def test_an_image_with_a_broken_chunk_is_a_sentence(tmp_path):
         ({"teacher_response": "no tags"}, read_taught, r"row 0, column 'teacher_response': not <caption><think><answer>"),
         ({"teacher_response": None, "teacher_cot": None}, read_taught, r"column 'teacher_cot': found nothing, expected text"),
         ({"teacher_response": 7}, read_taught, r"column 'teacher_response': found int '7', expected text"),
-        ({"teacher_response": "", "teacher_cot": "x"}, read_taught, r"column 'teacher_caption \+ teacher_cot': not <caption>"),
+        ({"teacher_response": "", "teacher_cot": "<think>x"}, read_taught, r"column 'teacher_caption \+ teacher_cot': not <caption>"),
         ({"images": [{"bytes": b"not an image", "path": None}]}, read_taught, r"column 'images': embedded image cannot be decoded"),
         ({"images": [{"bytes": _png()[:45], "path": None}]}, read_taught, r"column 'images': embedded image cannot be decoded"),
         ({"prompt": "How many?"}, read_taught, r"column 'prompt': expected a list of \{role, content\}"),

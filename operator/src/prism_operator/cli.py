@@ -37,6 +37,11 @@ RunDir = Annotated[Path | None, typer.Option("--run-dir", help="Run folder, in p
 Wait = Annotated[bool, typer.Option("--wait", help="Return only when it is so.")]
 TARGET = "[NAME | DIR | FILE]"
 
+data = typer.Typer(help="Check, filter and make data sets.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data, name="data")
+HANDED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+"""Whoever reads the arguments explains them too."""
+
 
 @app.command()
 def run(
@@ -255,6 +260,39 @@ def report(
         return 0
 
     _exit_with(write)
+
+
+@data.command(context_settings=HANDED_ON)
+def check(called: typer.Context) -> None:
+    """Tell what sets hold, and what is wrong in them.
+
+    Every row that could not be used, by file, row and column; then the exit code is 1. `prism data check --help` has the options.
+    """
+    _hand_on(called)
+
+
+@data.command(name="filter", context_settings=HANDED_ON)
+def filter_(called: typer.Context) -> None:
+    """Make the subset for rlvr, by a policy's pass rates.
+
+    Kept are the prompts it answers neither always nor never. `prism data filter --help` has the options.
+    """
+    _hand_on(called)
+
+
+@data.command(context_settings=HANDED_ON)
+def pairs(called: typer.Context) -> None:
+    """Make warm-up pairs from a student's responses.
+
+    For the discriminator, each beside the teacher's. `prism data pairs --help` has the options.
+    """
+    _hand_on(called)
+
+
+def _hand_on(called: typer.Context) -> NoReturn:
+    from prism_operator.data_command import run_data
+
+    _exit_with(lambda: run_data(called.info_name or "", called.args))
 
 
 def _on_cluster(called: typer.Context, place: Place) -> bool:

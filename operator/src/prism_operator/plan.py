@@ -31,6 +31,7 @@ from prism_operator.errors import BadRunError
 from prism_operator.names import BASE_MODEL, stage_condition
 from prism_operator.problems import Problem
 from prism_operator.wiring import Wire, wires_of
+from prism_trainer.contract.addresses import hub_set
 from prism_trainer.contract.checkpoint import CheckpointRef
 from prism_trainer.contract.configs import StageConfig
 from prism_trainer.contract.job import DataSource, Engine
@@ -180,7 +181,7 @@ def _stage_plan(
         config=stage.config,
         config_digest=digest,
         wires=wires,
-        data=tuple(source.model_copy(update={"uri": site.located(source.uri)}) for source in stage.data),
+        data=tuple(source.model_copy(update={"uri": _data_uri(source.uri, site)}) for source in stage.data),
         pinned=pinned,
         resources=_overlaid(spec.resources, stage.resources),
         deadlines=_overlaid(spec.deadlines, stage.deadlines),
@@ -189,6 +190,14 @@ def _stage_plan(
         image=stage.image or spec.image,
         pod_template=tuple(patch for patch in (spec.pod_template, stage.pod_template) if patch),
     )
+
+
+def _data_uri(uri: str, site: Site) -> str:
+    """A folder keeps the / that tells it from a file in a bucket."""
+    on_hub = hub_set(uri)
+    if on_hub is not None:
+        return on_hub.uri
+    return site.located(uri) + ("/" if uri.endswith("/") and "://" not in uri else "")
 
 
 def _overlaid(base: Settings, override: Frozen | None) -> Settings:

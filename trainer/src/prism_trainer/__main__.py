@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import importlib
-import os
 import sys
 import traceback
 from pathlib import Path
@@ -17,6 +16,8 @@ from prism_trainer.contract.job import StageJob
 from prism_trainer.contract.report import EXIT_CODES, FailureClass, StageResult
 from prism_trainer.errors import PrismError, Stopped, StorageError
 from prism_trainer.job_file import read_job
+from prism_trainer.library_settings import quiet_libraries
+from prism_trainer.remote_data import bring_data
 from prism_trainer.reporting import Reporter
 
 OUT_OF_MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -55,6 +56,7 @@ def _leave(result: StageResult, reporter: Reporter) -> None:
 
 def _run(job: StageJob, reporter: Reporter) -> StageResult:
     try:
+        job = _with_local_data(job, reporter)
         _prepare_libraries(job)
         stage = importlib.import_module(f"prism_trainer.stages.{job.config.kind}")
         checkpoint = stage.run(job, job.config, reporter)
@@ -69,6 +71,17 @@ def _run(job: StageJob, reporter: Reporter) -> StageResult:
         message = f"{type(error).__name__}: {error} (a bug or an unforeseen input; the traceback is in the attempt's log)"
         return _result(job, reporter, "Failed", failure_class=FailureClass.USER_ERROR, message=message[:1500])
     return _result(job, reporter, "Succeeded", checkpoint=checkpoint, metrics=reporter.latest)
+
+
+def _with_local_data(job: StageJob, reporter: Reporter) -> StageJob:
+    """Before the libraries are told that there is no network."""
+
+    def waiting() -> None:
+        reporter.phase("fetching")
+        if reporter.stop_requested:
+            raise Stopped(None)
+
+    return job.model_copy(update={"data": bring_data(job.data, waiting)})
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -90,16 +103,7 @@ def _result(job: StageJob, reporter: Reporter, outcome: str, **fields: object) -
 
 
 def _prepare_libraries(job: StageJob) -> None:
-    """Before torch and transformers are imported: no network, no progress bars, threads as told.
-
-    OpenMP threads spin only shortly before they sleep: by default two spinning teams on the same cores slow each other several times
-    over, and alone a short spin is as fast.
-    """
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    quiet_libraries()
     from prism_trainer.engines.local.models import quiet_transformers, use_threads
 
     use_threads(job.threads)

@@ -6,8 +6,10 @@ So a resumed stage needs no saved generator state, and interrupted training ends
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 def seed_for(seed: int, *place: object) -> int:
@@ -18,4 +20,6 @@ def seed_for(seed: int, *place: object) -> int:
 
 def generator_for(seed: int, *place: object) -> torch.Generator:
     """A CPU generator seeded for a place."""
+    import torch  # here, because who only reads data sets needs the seeds and not half a gigabyte of torch
+
     return torch.Generator().manual_seed(seed_for(seed, *place))

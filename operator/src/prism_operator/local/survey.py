@@ -15,10 +15,12 @@ from prism_operator.plan import Site
 from prism_operator.problems import Path as FieldPath
 from prism_operator.problems import Problem, parse_path
 from prism_operator.wiring import wires_of
+from prism_trainer.contract.addresses import hub_set
 from prism_trainer.contract.supported import unsupported_locally
 
 STAGES: FieldPath = ("spec", "stages")
 
+OBJECTS = "s3://"
 _LIKE_AN_ID = re.compile(r"[\w-]+/[\w.-]+(?<!\.json)(?<!\.jsonl)(?<!\.parquet)")
 
 
@@ -110,20 +112,26 @@ def _model(run: PrismRun, machine: Machine) -> Iterator[Problem]:
 
 
 def _data(stage: AnyStage, path: FieldPath, machine: Machine) -> Iterator[Problem]:
+    """What is not on this machine is fetched when the stage begins."""
     for index, source in enumerate(stage.data):
-        found = _missing(source.uri, machine, "data set", "a .json, .jsonl or .parquet file")
-        if found:
-            yield Problem((*path, "data", index, "uri"), found)
-        if source.revision is not None:
-            yield Problem((*path, "data", index, "revision"), "a local file has no revisions; leave it out")
+        on_hub = hub_set(source.uri)
+        if on_hub is None and not source.uri.startswith(OBJECTS):
+            found = _missing(source.uri, machine, "data set", "a .json, .jsonl or .parquet file, a pattern or a folder")
+            if found:
+                yield Problem((*path, "data", index, "uri"), found)
+        if on_hub is not None and (machine.cwd / source.uri).exists():
+            sentence = f"'{source.uri}' is the id of a data set on Hugging Face, and {machine.cwd / source.uri} exists"
+            yield Problem((*path, "data", index, "uri"), f"{sentence}; write ./{source.uri} or {on_hub.uri}")
+        if on_hub is None and source.revision is not None:
+            yield Problem((*path, "data", index, "revision"), "only a data set on Hugging Face has revisions; leave it out")
 
 
 def _missing(uri: str, machine: Machine, what: str, expected: str) -> str | None:
-    """Addresses and Hugging Face ids end here as well: nothing fetches them yet."""
+    """Addresses and Hugging Face ids of models end here as well: nothing fetches them yet."""
     if "://" in uri:
         return f"'{uri}': `prism run` does not fetch a {what} yet; give the path of {expected}"
     path = machine.cwd / uri
-    if path.exists():
+    if path.exists() or ("*" in path.name and any(path.parent.glob(path.name))):
         return None
     hint = " (a Hugging Face id? They are not fetched yet)" if _LIKE_AN_ID.fullmatch(uri) else ""
     return f"no {what} at {path}{hint}; give the path of {expected}"

@@ -1,6 +1,7 @@
 """Finds the images of prompts, so that a reader sees what the policy saw. An extra: whatever is in the way, the report goes without.
 
-A prompt's id is the data file's name and the row, `test.parquet:17`; the file's address stands in the job of the stage that evaluated.
+A prompt's id is the data file, as the stage that evaluated read it, and the row: `/data/test.parquet:17`. Where it is not there under
+that name, because the stage ran elsewhere, the file of the same name among that stage's data will do.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def find_images(run: RunRecord, prompt_ids: Iterable[str]) -> dict[str, str]:
     found = {}
     for prompt_id in prompt_ids:
         name, _, row = prompt_id.rpartition(":")
-        file = files.get(name)
+        file = Path(name) if Path(name).is_file() else files.get(Path(name).name)
         if file and row.isdecimal() and (address := _address(_read_image(file, int(row)))):
             found[prompt_id] = address
     return found

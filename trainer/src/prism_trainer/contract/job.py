@@ -32,7 +32,10 @@ Your output must strictly follow this XML format:
 class DataSource(Frozen):
     """A data set."""
 
-    uri: str = Field(min_length=1, description="File (.json, .jsonl, .parquet): local path, s3:// address or Hugging Face id.")
+    uri: str = Field(
+        min_length=1,
+        description="File (.json, .jsonl, .parquet), pattern with * or folder: path, s3:// or hf://datasets/ORG/NAME[/PATH]; or ORG/NAME.",
+    )
     revision: str | None = Field(None, description="Revision, for a Hugging Face id.")
     weight: float | None = Field(
         None, gt=0, description="Share of the mixture, relative to the stage's other sets. By default the set's number of rows."

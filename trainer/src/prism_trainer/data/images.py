@@ -7,9 +7,11 @@ from typing import Any
 
 from PIL import Image
 
-from prism_trainer.data.sources import RawRow, describe
+from prism_trainer.data.sources import RawRow
+from prism_trainer.data.template import IMAGE_TAG
+from prism_trainer.data.words import describe
 
-IMAGE_TAG = "<image>"
+WEB = ("http://", "https://")
 
 
 def read_question(row: RawRow, column: str, text: str) -> tuple[str, tuple[bytes, ...]]:
@@ -19,34 +21,41 @@ def read_question(row: RawRow, column: str, text: str) -> tuple[str, tuple[bytes
         raise row.fail(
             column, f"found {IMAGE_TAG} after text in the user's turn; expected every {IMAGE_TAG} first; rewrite or remove the row"
         )
-    images = _listed(row)
+    images = _listed(row, "images")
     if before and len(before) != len(images):
         raise row.fail(
             "images", f"found {len(images)}, expected {len(before)}: one for each {IMAGE_TAG} in the user's turn; correct or remove the row"
         )
-    return question.strip(), tuple(_whole_image(row, image) for image in images)
+    return question.strip(), tuple(_whole_image(row, "images", image) for image in images)
 
 
-def _listed(row: RawRow) -> list[Any]:
-    """The column `images` as a list; a single path, {bytes, path} or bytes is a list of one."""
-    images = row.columns.get("images")
+def read_images(row: RawRow, column: str) -> tuple[bytes, ...]:
+    """All of them, whatever the text says."""
+    return tuple(_whole_image(row, column, image) for image in _listed(row, column))
+
+
+def _listed(row: RawRow, column: str) -> list[Any]:
+    """The column as a list; a single path, {bytes, path} or bytes is a list of one."""
+    images = row.columns.get(column)
     if images is None:
         return []
     if isinstance(images, str | dict | bytes):
         return [images]
     if not isinstance(images, list):
-        raise row.fail("images", f"found {describe(images)}, expected a list of paths or of {{bytes, path}}; correct the row")
+        raise row.fail(column, f"found {describe(images)}, expected a list of paths or of {{bytes, path}}; correct the row")
     return images
 
 
-def _whole_image(row: RawRow, image: Any) -> bytes:
+def _whole_image(row: RawRow, column: str, image: Any) -> bytes:
     """Encoded bytes, decoded once to see that they can be: decoding them again later is cheap, a crash in mid-training is not."""
     if isinstance(image, dict):
         image = image.get("bytes") or image.get("path")
+    if isinstance(image, str) and image.startswith(WEB):
+        raise row.fail(column, f"'{image[:60]}' is on the web, and nothing is fetched in training; save it to a file and give its path")
     try:
         encoded = image if isinstance(image, bytes) else (row.folder / image).read_bytes()
         Image.open(io.BytesIO(encoded)).load()
     except Exception as error:  # Pillow has no common base: OSError, SyntaxError, struct.error, DecompressionBombError, ...
         name = "embedded image" if isinstance(image, bytes) else f"image '{image}'"
-        raise row.fail("images", f"{name} cannot be decoded ({error}); replace it or remove the row") from error
+        raise row.fail(column, f"{name} cannot be decoded ({error}); replace it or remove the row") from error
     return encoded

@@ -13,26 +13,23 @@ def epoch_order(num_rows: int, seed: int, place: str, count: int) -> np.ndarray:
     """The first `count` row indices of an endless sequence of differently shuffled passes; (count,) int."""
     passes = -(-count // num_rows)
     shuffles = [np.random.default_rng(seed_for(seed, place, number)).permutation(num_rows) for number in range(passes)]
-    return np.concatenate(shuffles)[:count]
+    return np.concatenate([np.empty(0, dtype=np.int64), *shuffles])[:count]
 
 
-def mixture_order(sizes: Sequence[int], weights: Sequence[float | None], seed: int, place: str, count: int) -> list[tuple[int, int]]:
-    """`count` pairs (set, row). Sets are drawn by weight, rows of a set by `epoch_order`, so no row repeats before its whole set was seen.
+def mixture_order(sizes: Sequence[int], weights: Sequence[float | None], seed: int, place: str, count: int) -> np.ndarray:
+    """`count` row numbers of the sets behind each other; (count,) int. Sets are drawn by weight, rows of a set by `epoch_order`, so no
+    row repeats before its whole set was seen.
 
     A set without weight has its number of rows for one. Where no set has a weight, all rows are shuffled as one set, so that one
     epoch is every row exactly once, which drawing reaches only on average.
     """
     if all(weight is None for weight in weights):
-        return _as_one_set(sizes, seed, place, count)
+        return epoch_order(sum(sizes), seed, place, count)
     filled = np.asarray([size if weight is None else weight for size, weight in zip(sizes, weights, strict=True)], dtype=np.float64)
-    shares = filled / filled.sum()
-    chosen = np.random.default_rng(seed_for(seed, place, "mixture")).choice(len(sizes), size=count, p=shares)
-    rows = [iter(epoch_order(size, seed, f"{place}/{number}", int((chosen == number).sum()) or 1)) for number, size in enumerate(sizes)]
-    return [(int(number), int(next(rows[number]))) for number in chosen]
-
-
-def _as_one_set(sizes: Sequence[int], seed: int, place: str, count: int) -> list[tuple[int, int]]:
+    chosen = np.random.default_rng(seed_for(seed, place, "mixture")).choice(len(sizes), size=count, p=filled / filled.sum())
     starts = np.cumsum([0, *sizes])
-    rows = epoch_order(sum(sizes), seed, place, count)
-    numbers = np.searchsorted(starts, rows, side="right") - 1
-    return [(int(number), int(row - starts[number])) for number, row in zip(numbers, rows, strict=True)]
+    rows = np.empty(count, dtype=np.int64)
+    for number, size in enumerate(sizes):
+        of_set = chosen == number
+        rows[of_set] = starts[number] + epoch_order(size, seed, f"{place}/{number}", int(of_set.sum()))
+    return rows

@@ -1,8 +1,11 @@
-"""The data sets of the paper as rows (their columns: README of the example and the paper's data cards).
+"""The data sets of the paper as rows (their columns: README of the trainer and the paper's data cards).
 
-sharegpt-multimodal .json/.jsonl   `messages` [{role, content}], `images` [path]                    -> Demonstration
-stage-2 .parquet                   `prompt`, `images`, `teacher_response` | `teacher_caption`+`_cot` -> TaughtPrompt
-stage-3 .parquet                   `prompt`, `images`, `reward_model.ground_truth`                   -> VerifiablePrompt
+sharegpt   .json .jsonl .parquet   `messages` [{role, content}], `images`                                 -> Demonstration
+stage 2    .parquet                `prompt`, `images`, `teacher_response` | `teacher_caption` + `_cot`      -> TaughtPrompt
+stage 3    .parquet                `prompt`, `images`, `reward_model` {ground_truth, equivalent_answers}    -> VerifiablePrompt
+pairs      .jsonl                  `question`, `image`, `teacher_caption` + `_cot`, `student_caption` + `_cot` -> TaughtPrompt
+
+A column may come in any of the three file formats.
 """
 
 from __future__ import annotations
@@ -10,49 +13,81 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from prism_trainer.contract.job import DataSource
-from prism_trainer.data.images import read_question
+from prism_trainer.data.images import read_images, read_question
 from prism_trainer.data.references import read_references
 from prism_trainer.data.rows import Demonstration, Prompt, TaughtPrompt, VerifiablePrompt
-from prism_trainer.data.sources import RawRow, describe, read_raw
-from prism_trainer.responses import ParsedResponse, parse_response
+from prism_trainer.data.sections import read_response
+from prism_trainer.data.sources import RawRow, read_raw
+from prism_trainer.data.template import bare_question
+from prism_trainer.data.words import describe
 
 ROLES = ("system", "user", "assistant")
+STUDENT = ("student_response", "student_caption", "student_cot")
 
 
 def read_demonstrations(source: DataSource) -> Iterator[Demonstration]:
-    """Single-turn conversations: an optional system turn, one user turn, one assistant turn."""
-    for row in read_raw(source):
-        turns = _turns(row, "messages")
-        if not turns.get("assistant", "").strip():
-            raise row.fail("messages", "no assistant turn to learn from; add one or remove the row")
-        yield Demonstration(_prompt(row, "messages", turns), turns["assistant"].strip())
+    return map(demonstration, read_raw(source))
 
 
 def read_taught(source: DataSource) -> Iterator[TaughtPrompt]:
-    """Prompts with a teacher's response."""
-    for row in read_raw(source):
-        yield TaughtPrompt(_prompt(row, "prompt", _turns(row, "prompt")), _teacher(row), read_references(row))
+    return map(taught_prompt, read_raw(source))
 
 
 def read_verifiable(source: DataSource) -> Iterator[VerifiablePrompt]:
-    """Prompts with at least one reference answer."""
-    for row in read_raw(source):
-        references = read_references(row)
-        if not references:
-            raise row.fail("reward_model", "no ground_truth to compare with; add one or remove the row")
-        yield VerifiablePrompt(_prompt(row, "prompt", _turns(row, "prompt")), references)
+    return map(verifiable_prompt, read_raw(source))
 
 
-def _teacher(row: RawRow) -> ParsedResponse:
-    """The whole response, or its two parts where the whole is missing. In the wrong format it could teach nothing: refused."""
-    if row.columns.get("teacher_response") in (None, ""):
-        column, text = "teacher_caption + teacher_cot", f"{row.text('teacher_caption')}\n{row.text('teacher_cot')}"
-    else:
-        column, text = "teacher_response", row.text("teacher_response")
-    teacher = parse_response(text.strip())
-    if teacher is None:
-        raise row.fail(column, f"not <caption><think><answer> once each in this order: {text[:60]!r}; correct the row")
-    return teacher
+def demonstration(row: RawRow) -> Demonstration:
+    """A single-turn conversation: an optional system turn, one user turn, one assistant turn."""
+    turns = _turns(row, "messages")
+    if not turns.get("assistant", "").strip():
+        raise row.fail("messages", "no assistant turn to learn from; add one or remove the row")
+    return Demonstration(_of_turns(row, "messages", turns), turns["assistant"].strip())
+
+
+def taught_prompt(row: RawRow) -> TaughtPrompt:
+    """A prompt with a teacher's response, and with a student's where the row has one."""
+    references = read_references(row)
+    has_student = any(row.columns.get(column) not in (None, "") for column in STUDENT)
+    return TaughtPrompt(
+        _prompt(row),
+        read_response(row, "teacher", references),
+        references,
+        read_response(row, "student", ()) if has_student else None,
+    )
+
+
+def pair(row: RawRow) -> TaughtPrompt:
+    """The same, with both. Upstream drops a line that lacks a part and puts the next in the place of one it cannot read (defect B4)."""
+    taught = taught_prompt(row)
+    if taught.student is None:
+        raise row.fail("student_caption", "found nothing, expected the student's caption; add it with student_cot, or remove the row")
+    return taught
+
+
+def verifiable_prompt(row: RawRow) -> VerifiablePrompt:
+    """A prompt with at least one reference answer."""
+    references = read_references(row)
+    if not references:
+        raise row.fail("reward_model", "no ground_truth to compare with; add one or remove the row")
+    data_source = row.columns.get("data_source")
+    return VerifiablePrompt(_prompt(row), references, data_source if isinstance(data_source, str) else None)
+
+
+def _prompt(row: RawRow) -> Prompt:
+    """Of turns, or of a question with its image beside it, as pair sets have it."""
+    column = "question" if "question" in row.columns else "prompt"
+    if column == "question" or "image" in row.columns:
+        question = bare_question(row.text(column))
+        if not question:
+            raise row.fail(column, "no question beside the image; add one or remove the row")
+        return Prompt(row.id, question, read_images(row, "image" if "image" in row.columns else "images"))
+    return _of_turns(row, "prompt", _turns(row, "prompt"))
+
+
+def _of_turns(row: RawRow, column: str, turns: dict[str, str]) -> Prompt:
+    question, images = read_question(row, column, turns["user"])
+    return Prompt(row.id, question, images, turns.get("system"))
 
 
 def _turns(row: RawRow, column: str) -> dict[str, str]:
@@ -74,8 +109,3 @@ def _turns(row: RawRow, column: str) -> dict[str, str]:
     if "user" not in turns:
         raise row.fail(column, "no user turn; add one or remove the row")
     return turns
-
-
-def _prompt(row: RawRow, column: str, turns: dict[str, str]) -> Prompt:
-    question, images = read_question(row, column, turns["user"])
-    return Prompt(row.id, question, images, turns.get("system"))

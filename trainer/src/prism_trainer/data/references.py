@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from prism_trainer.data.sources import RawRow, describe
+from prism_trainer.data.sources import RawRow
+from prism_trainer.data.words import describe
 
 NO_EQUIVALENTS = "__EMPTY__"
 

@@ -27,11 +27,15 @@ class Demonstration:
 
 @dataclass(frozen=True)
 class TaughtPrompt:
-    """A prompt with the teacher's response (discriminator, alignment); `references` only for monitoring."""
+    """A prompt with the teacher's response (discriminator, alignment); `references` only for monitoring.
+
+    A row of a warm-up pair set has the student's response as well.
+    """
 
     prompt: Prompt
     teacher: ParsedResponse
     references: tuple[str, ...] = ()
+    student: ParsedResponse | None = None
 
 
 @dataclass(frozen=True)
@@ -40,3 +44,5 @@ class VerifiablePrompt:
 
     prompt: Prompt
     references: tuple[str, ...]
+    data_source: str | None = None
+    """What upstream routes its rewards by; kept, not used."""

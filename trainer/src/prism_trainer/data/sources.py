@@ -1,19 +1,33 @@
-"""Opening a data source: the file behind its address, its raw rows and its digest."""
+"""Opening a data source: the files behind its address, their raw rows and their digests."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pyarrow
-import pyarrow.parquet
+from typing import Any, Protocol
 
 from prism_trainer.contract.job import DataSource
+from prism_trainer.data.json_tables import open_json, open_jsonl
+from prism_trainer.data.parquet_table import ParquetTable
+from prism_trainer.data.words import describe, unreadable
 from prism_trainer.errors import DataError
+
+
+class Table(Protocol):
+    """The rows of one file, none of them in memory."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Any:
+        """One row; DataError names it where it cannot be read."""
+
+    def scan(self) -> Iterator[Any]:
+        """Every row in order; a DataError in the place of one that cannot be read, raised where none after it can."""
+
+
+READERS: dict[str, Callable[[Path], Table]] = {".json": open_json, ".jsonl": open_jsonl, ".parquet": ParquetTable}
 
 
 @dataclass(frozen=True)
@@ -44,79 +58,74 @@ class RawRow:
         return value
 
 
-def read_raw(source: DataSource) -> Iterator[RawRow]:
-    """Rows of a .json (a list), .jsonl or .parquet file, in order."""
-    file = Path(source.uri)
-    if not file.is_file():
-        raise DataError(f"data set '{source.uri}' does not exist (looked for {file.absolute()}); correct the stage's data[].uri")
-    readers = {".json": _read_json, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
-    reader = readers.get(file.suffix)
+def files_of(source: DataSource) -> list[str]:
+    """One file, those whose names a pattern with * matches, or all of a folder: then of one kind, so that none is read by accident."""
+    path = Path(source.uri)
+    if path.is_file():
+        return [source.uri]
+    if path.is_dir():
+        return _of_a_folder(path)
+    found = sorted(str(file) for file in path.parent.glob(path.name)) if "*" in path.name else []
+    if not found:
+        raise DataError(f"data set '{source.uri}' does not exist (looked for {path.absolute()}); correct the stage's data[].uri")
+    return found
+
+
+def _of_a_folder(folder: Path) -> list[str]:
+    found = {suffix: sorted(str(file) for file in folder.rglob(f"*{suffix}")) for suffix in READERS}
+    kinds = [suffix for suffix, files in found.items() if files]
+    if len(kinds) != 1:
+        what = "none" if not kinds else " and ".join(kinds)
+        raise DataError(f"data set '{folder}' is a folder, expected files of one kind ({', '.join(READERS)}), found {what}; name a file")
+    return found[kinds[0]]
+
+
+def open_table(uri: str) -> Table:
+    """The rows of a .json (a list), .jsonl or .parquet file."""
+    file = Path(uri)
+    reader = READERS.get(file.suffix)
     if reader is None:
-        raise DataError(f"data set '{file}' ends in '{file.suffix}', expected one of {', '.join(readers)}; convert or rename it")
-    count = 0
-    for count, columns in enumerate(reader(file), start=1):
-        if not isinstance(columns, dict):
-            raise DataError(f"data set '{file}', row {count - 1}: found {describe(columns)}, expected an object; correct the row")
-        yield RawRow(source.uri, count - 1, columns)
+        raise DataError(f"data set '{file}' ends in '{file.suffix}', expected one of {', '.join(READERS)}; convert or rename it")
+    return reader(file)
+
+
+def require_rows(source: DataSource, count: int) -> None:
     if not count:
-        raise DataError(f"data set '{file}' has no rows; give a file with at least one")
+        raise DataError(f"data set '{source.uri}' has no rows; give a file with at least one")
+
+
+def scan_file(uri: str) -> Iterator[RawRow | DataError]:
+    """Every row of one file, in order; in the place of one that cannot be read, why."""
+    for index, columns in enumerate(open_table(uri).scan()):
+        yield columns if isinstance(columns, DataError) else as_row(uri, index, columns)
+
+
+def read_raw(source: DataSource) -> Iterator[RawRow]:
+    """Every row, in order; the first that cannot be read ends it."""
+    count = 0
+    for uri in files_of(source):
+        for row in scan_file(uri):
+            if isinstance(row, DataError):
+                raise row
+            yield row
+            count += 1
+    require_rows(source, count)
+
+
+def as_row(uri: str, index: int, columns: Any) -> RawRow | DataError:
+    if isinstance(columns, dict):
+        return RawRow(uri, index, columns)
+    return DataError(f"data set '{uri}', row {index}: found {describe(columns)}, expected an object; correct the row")
 
 
 def digest_sources(sources: tuple[DataSource, ...]) -> dict[str, str]:
     """`sha256:<hex>` of each file by its address, for the manifest."""
-    digests = {}
-    for source in sources:
-        try:
-            with Path(source.uri).open("rb") as file:
-                digests[source.uri] = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise DataError(f"data set '{source.uri}' cannot be read: {error.strerror}; correct the stage's data[].uri") from error
-    return digests
+    return {uri: _digest(uri) for source in sources for uri in files_of(source)}
 
 
-def _read_json(file: Path) -> Iterator[Any]:
+def _digest(uri: str) -> str:
     try:
-        content = json.loads(file.read_bytes().decode("utf-8"))
+        with Path(uri).open("rb") as file:
+            return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise _unreadable(file, error) from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"data set '{file}' is not JSON: {error}; write it as a list of objects") from error
-    if not isinstance(content, list):
-        raise DataError(f"data set '{file}' holds {describe(content)}, expected a list of objects; use .jsonl for one object a line")
-    yield from content
-
-
-def _read_jsonl(file: Path) -> Iterator[Any]:
-    """Lines are split as bytes and decoded one by one, so that a broken character is blamed on its own row."""
-    try:
-        with file.open("rb") as lines:
-            for index, line in enumerate(line for line in lines if line.strip()):
-                yield _parse_line(file, index, line)
-    except OSError as error:
-        raise _unreadable(file, error) from error
-
-
-def _parse_line(file: Path, index: int, line: bytes) -> Any:
-    try:
-        return json.loads(line.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"data set '{file}', row {index}: not JSON: {error}; correct the line") from error
-
-
-def _read_parquet(file: Path) -> Iterator[Any]:
-    """A corrupt page is an OSError, a corrupt string a ValueError; Arrow's own exceptions cover only the rest."""
-    try:
-        with pyarrow.parquet.ParquetFile(file) as table:
-            for batch in table.iter_batches(batch_size=256):
-                yield from batch.to_pylist()
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"data set '{file}' is not a readable parquet file: {error}; write it again") from error
-
-
-def _unreadable(file: Path, error: OSError) -> DataError:
-    return DataError(f"data set '{file}' cannot be read: {error.strerror}; correct the stage's data[].uri or the file's permissions")
-
-
-def describe(value: Any) -> str:
-    """What was found, short enough for a sentence."""
-    return "nothing" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"
+        raise unreadable(Path(uri), error) from error

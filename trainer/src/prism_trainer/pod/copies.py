@@ -69,8 +69,10 @@ class Copies:
         return ref.model_copy(update={"uri": str(folder)})
 
     def fetch_data(self, uri: str) -> str | None:
-        """The file, and the folder `images/` beside it where there is one; None where there is no such file."""
+        """The file, and the folder `images/` beside it where there is one; or the folder, if it ends in /. None where there is nothing."""
         file = Path(self.path(uri))
+        if uri.endswith("/"):
+            return str(file) if self.store.download_folder(uri.rstrip("/"), file) else None
         if not self.store.download_file(uri, file):
             return None
         self.store.download_folder(f"{uri.rsplit('/', 1)[0]}/images", file.parent / "images")

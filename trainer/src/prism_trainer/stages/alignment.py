@@ -20,8 +20,7 @@ from prism_trainer.algorithms.advantages import alignment_advantages
 from prism_trainer.contract.checkpoint import CheckpointRef
 from prism_trainer.contract.configs import AlignmentConfig
 from prism_trainer.contract.job import StageJob
-from prism_trainer.data.order import epoch_order
-from prism_trainer.data.readers import read_taught
+from prism_trainer.data.dataset import open_taught
 from prism_trainer.data.rows import TaughtPrompt
 from prism_trainer.engines.local.adversary import AdversaryResult, update_discriminator
 from prism_trainer.engines.local.encoding import PromptEncoder
@@ -40,8 +39,8 @@ from prism_trainer.seeds import generator_for, seed_for
 def run(job: StageJob, config: AlignmentConfig, reporter: Reporter) -> CheckpointRef:
     session = Session(job, reporter)
     device = pick_device(config.device)
-    rows = [row for source in job.data for row in read_taught(source)]
-    order = epoch_order(len(rows), job.seed, job.stage, config.steps * config.prompts_per_step)
+    rows = open_taught(job.data, known=job.resume_from is not None)
+    order = rows.order(job.seed, job.stage, config.steps * config.prompts_per_step)
 
     policy = load_policy(session.start_dir("policy"), device).eval()
     processor = load_processor(session.start_dir("policy"))

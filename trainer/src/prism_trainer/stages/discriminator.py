@@ -15,8 +15,7 @@ import torch
 from prism_trainer.contract.checkpoint import CheckpointRef
 from prism_trainer.contract.configs import DiscriminatorConfig
 from prism_trainer.contract.job import StageJob
-from prism_trainer.data.order import epoch_order
-from prism_trainer.data.readers import read_taught
+from prism_trainer.data.dataset import open_taught
 from prism_trainer.discriminator.losses import bradley_terry, pair_accuracy
 from prism_trainer.discriminator.model import Qwen3VLMoeDiscriminator
 from prism_trainer.discriminator.upcycle import upcycle
@@ -33,7 +32,7 @@ from prism_trainer.seeds import generator_for, seed_for
 def run(job: StageJob, config: DiscriminatorConfig, reporter: Reporter) -> CheckpointRef:
     session = Session(job, reporter)
     device = pick_device(config.device)
-    taught = [row for source in job.data for row in read_taught(source)]
+    taught = open_taught(job.data, known=job.resume_from is not None)
     policy_dir = session.input_dir("policy")
     processor = load_processor(policy_dir)
     encoder = PromptEncoder(processor, job.system_prompt)
@@ -49,7 +48,7 @@ def run(job: StageJob, config: DiscriminatorConfig, reporter: Reporter) -> Check
 
     pairs_per_step = config.batch_size // 2
     total_steps = config.max_steps or max(1, round(config.epochs * len(training) / pairs_per_step))
-    order = epoch_order(len(training), job.seed, job.stage, total_steps * pairs_per_step)
+    order = training.order(job.seed, job.stage, total_steps * pairs_per_step)
     trained = {"discriminator": Trained(model, processor, StageOptimizer(model, config.optimizer, total_steps))}
     session.restore(trained)
 

@@ -18,7 +18,7 @@ from prism_trainer.contract.checkpoint import CheckpointRef
 from prism_trainer.contract.configs import EvaluationConfig
 from prism_trainer.contract.job import StageJob
 from prism_trainer.contract.results import EVALUATION_SAMPLES, RESULTS, EvaluationMeasurement, EvaluationSample
-from prism_trainer.data.readers import read_verifiable
+from prism_trainer.data.dataset import open_verifiable, require_no_weights
 from prism_trainer.data.rows import VerifiablePrompt
 from prism_trainer.engines.local.encoding import PromptEncoder
 from prism_trainer.engines.local.models import load_policy, load_processor, pick_device
@@ -35,7 +35,8 @@ BOOTSTRAP_DRAWS = 2000
 
 def run(job: StageJob, config: EvaluationConfig, reporter: Reporter) -> CheckpointRef:
     session = Session(job, reporter)
-    prompts = [row for source in job.data for row in read_verifiable(source)]
+    require_no_weights(job.data, job.stage)
+    prompts = open_verifiable(job.data)
     chunks = [(seed, start) for seed in config.seeds for start in range(0, len(prompts), config.batch_size)]
     reporter.begin(0, len(job.inputs) * len(chunks), phase="evaluating")
     rows: list[EvaluationMeasurement] = []

@@ -12,8 +12,7 @@ from prism_trainer.algorithms.advantages import group_normalise
 from prism_trainer.contract.checkpoint import CheckpointRef
 from prism_trainer.contract.configs import RlvrConfig
 from prism_trainer.contract.job import StageJob
-from prism_trainer.data.order import epoch_order
-from prism_trainer.data.readers import read_verifiable
+from prism_trainer.data.dataset import open_verifiable
 from prism_trainer.data.rows import VerifiablePrompt
 from prism_trainer.engines.local.encoding import PromptEncoder
 from prism_trainer.engines.local.models import load_policy, load_processor, pick_device
@@ -30,8 +29,8 @@ from prism_trainer.seeds import generator_for
 def run(job: StageJob, config: RlvrConfig, reporter: Reporter) -> CheckpointRef:
     session = Session(job, reporter)
     device = pick_device(config.device)
-    rows = [row for source in job.data for row in read_verifiable(source)]
-    order = epoch_order(len(rows), job.seed, job.stage, config.steps * config.prompts_per_step)
+    rows = open_verifiable(job.data, known=job.resume_from is not None)
+    order = rows.order(job.seed, job.stage, config.steps * config.prompts_per_step)
 
     policy = load_policy(session.start_dir("policy"), device).eval()
     processor = load_processor(session.start_dir("policy"))

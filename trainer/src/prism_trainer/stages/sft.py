@@ -16,8 +16,7 @@ from torch.nn import functional
 from prism_trainer.contract.checkpoint import CheckpointRef
 from prism_trainer.contract.configs import SftConfig
 from prism_trainer.contract.job import StageJob
-from prism_trainer.data.order import mixture_order
-from prism_trainer.data.readers import read_demonstrations
+from prism_trainer.data.dataset import open_demonstrations
 from prism_trainer.data.rows import Demonstration
 from prism_trainer.engines.local.encoding import PromptEncoder
 from prism_trainer.engines.local.models import freeze, load_policy, load_processor, pick_device
@@ -31,9 +30,9 @@ from prism_trainer.seeds import seed_for
 def run(job: StageJob, config: SftConfig, reporter: Reporter) -> CheckpointRef:
     session = Session(job, reporter)
     device = pick_device(config.device)
-    sets = [list(read_demonstrations(source)) for source in job.data]
-    total_steps = config.max_steps or max(1, round(config.epochs * sum(map(len, sets)) / config.batch_size))
-    order = mixture_order([len(rows) for rows in sets], [s.weight for s in job.data], job.seed, job.stage, total_steps * config.batch_size)
+    demonstrations = open_demonstrations(job.data, known=job.resume_from is not None)
+    total_steps = config.max_steps or max(1, round(config.epochs * len(demonstrations) / config.batch_size))
+    order = demonstrations.order(job.seed, job.stage, total_steps * config.batch_size)
 
     policy = load_policy(session.start_dir("policy"), device)
     processor = load_processor(session.start_dir("policy"))
@@ -47,8 +46,7 @@ def run(job: StageJob, config: SftConfig, reporter: Reporter) -> CheckpointRef:
     metrics: dict[str, float] = {}
     for step in range(session.first_step, total_steps):
         started = time.monotonic()
-        chosen = order[step * config.batch_size : (step + 1) * config.batch_size]
-        rows = [sets[number][row] for number, row in chosen]
+        rows = [demonstrations[index] for index in order[step * config.batch_size : (step + 1) * config.batch_size]]
         torch.manual_seed(seed_for(job.seed, job.stage, "dropout", step))
         loss, num_tokens = accumulate(policy, encoder, rows, config, device)
         metrics = {"loss": loss, **trained["policy"].optimizer.step(), "tokens_per_second": num_tokens / (time.monotonic() - started)}

@@ -1,14 +1,18 @@
-"""Pairs for the discriminator's warm-up: the teacher's response against one sampled from the policy."""
+"""Pairs for the discriminator's warm-up: the teacher's response against a student's, from the row or sampled from the policy."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import overload
 
+import numpy as np
 from transformers import PreTrainedModel
 
 from prism_trainer.contract.configs import DiscriminatorConfig
-from prism_trainer.data.order import epoch_order
+from prism_trainer.data.dataset import Rows
+from prism_trainer.data.order import epoch_order, mixture_order
 from prism_trainer.data.rows import TaughtPrompt
 from prism_trainer.engines.local.encoding import PromptEncoder
 from prism_trainer.engines.local.rollout import Vocabulary, decode_responses, parse_complete, sample_responses
@@ -28,52 +32,85 @@ class Pair:
     student: ParsedResponse
 
 
+class Pairs(Sequence[Pair]):
+    """Students by the row they answer; the row, with its images, is read when the pair is asked for. A slice is a list."""
+
+    def __init__(self, taught: Rows[TaughtPrompt], students: Iterable[tuple[int, ParsedResponse]]) -> None:
+        self.taught, self.students = taught, tuple(students)
+
+    def __len__(self) -> int:
+        return len(self.students)
+
+    @overload
+    def __getitem__(self, index: int) -> Pair: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Pair]: ...
+
+    def __getitem__(self, index: int | slice) -> Pair | list[Pair]:
+        if isinstance(index, slice):
+            return [Pair(self.taught[row], student) for row, student in self.students[index]]
+        row, student = self.students[index]
+        return Pair(self.taught[row], student)
+
+    def order(self, seed: int, place: str, count: int) -> np.ndarray:
+        """The first `count` pair numbers of an endless mixture, by the weights of the sets their rows are of; (count,) int."""
+        sizes = Counter(self.taught.set_of(row) for row, _ in self.students)
+        weights = [self.taught.weights[number] for number in sorted(sizes)]
+        return mixture_order([sizes[number] for number in sorted(sizes)], weights, seed, place, count)
+
+
 def sample_pairs(
     policy: PreTrainedModel,
     encoder: PromptEncoder,
-    taught: Sequence[TaughtPrompt],
+    taught: Rows[TaughtPrompt],
     config: DiscriminatorConfig,
     seed: int,
     reporter: Reporter,
-) -> list[Pair]:
-    """`students_per_prompt` responses to each prompt; one in the wrong format makes no pair."""
+) -> Pairs:
+    """The row's own student, else `students_per_prompt` responses to its prompt; one in the wrong format makes no pair."""
     policy.eval()
     vocabulary = Vocabulary.of(encoder.tokenizer, policy.config.text_config.vocab_size, policy.device)
-    pairs: list[Pair] = []
+    students: list[tuple[int, ParsedResponse]] = []
     size = max(1, SAMPLED_AT_ONCE // config.students_per_prompt)
     for start in range(0, len(taught), size):
-        rows = taught[start : start + size]
-        prompts = encoder.collate([row.prompt for row in rows]).to(policy.device)
-        generator = generator_for(seed, "students", start)
-        responses = sample_responses(
-            policy, prompts, config.students_per_prompt, config.student_sampling, vocabulary, generator, encoder.image_token_id
-        )
-        parsed = parse_complete(responses, decode_responses(encoder.tokenizer, responses))
-        pairs += [Pair(rows[row], p) for row, p in zip(responses.prompt_R.tolist(), parsed, strict=True) if p is not None]
+        rows = dict(enumerate(taught[start : start + size], start))
+        students += [(number, row.student) for number, row in rows.items() if row.student is not None]
+        asked = [number for number, row in rows.items() if row.student is None]
+        if asked:
+            prompts = encoder.collate([rows[number].prompt for number in asked]).to(policy.device)
+            generator = generator_for(seed, "students", start)
+            responses = sample_responses(
+                policy, prompts, config.students_per_prompt, config.student_sampling, vocabulary, generator, encoder.image_token_id
+            )
+            parsed = parse_complete(responses, decode_responses(encoder.tokenizer, responses))
+            students += [(asked[row], p) for row, p in zip(responses.prompt_R.tolist(), parsed, strict=True) if p is not None]
         reporter.phase("sampling")
         if reporter.stop_requested:
             raise Stopped(None)
-    return pairs
+    return Pairs(taught, sorted(students, key=lambda one: one[0]))
 
 
-def split_prompts(taught: Sequence[TaughtPrompt], held_out_fraction: float, seed: int) -> set[str]:
+def split_prompts(taught: Rows[TaughtPrompt], held_out_fraction: float, seed: int) -> set[str]:
     """Ids of the prompts kept out of training.
 
     Chosen before anything is sampled, so that the split is the same whatever the policy answers, in every attempt and every run.
     """
-    ids = sorted({row.prompt.id for row in taught})
+    ids = sorted({taught.id(number) for number in range(len(taught))})
     if len(ids) < 2:
         raise DataError(f"{len(ids)} prompt with a teacher response is not enough to train on one and measure on another; give more data")
     count = min(len(ids) - 1, max(1, round(held_out_fraction * len(ids))))
     return {ids[index] for index in epoch_order(len(ids), seed, "held-out", len(ids))[:count]}
 
 
-def split_pairs(pairs: Sequence[Pair], held_out: set[str]) -> tuple[list[Pair], list[Pair]]:
+def split_pairs(pairs: Pairs, held_out: set[str]) -> tuple[Pairs, Pairs]:
     """Training and held-out pairs; all pairs of a prompt fall on one side."""
-    sides = [pair for pair in pairs if pair.taught.prompt.id not in held_out], [pair for pair in pairs if pair.taught.prompt.id in held_out]
+    sides: tuple[list[tuple[int, ParsedResponse]], list[tuple[int, ParsedResponse]]] = ([], [])
+    for row, student in pairs.students:
+        sides[pairs.taught.id(row) in held_out].append((row, student))
     if not all(sides):
         raise DataError(
             f"only {len(pairs)} student responses in the right format: {len(sides[0])} to train on and {len(sides[1])} to measure; "
             "train sft longer first, or give more data"
         )
-    return sides
+    return Pairs(pairs.taught, sides[0]), Pairs(pairs.taught, sides[1])
