@@ -73,8 +73,6 @@ def test_an_option_of_the_run_that_nothing_carries_out_here_is_refused(folder, s
         ("sft", {"data": [{"uri": "missing.jsonl"}]}, "data[0].uri"),
         ("sft", {"data": [{"uri": "org/dataset"}]}, "data[0].uri"),
         ("sft", {"data": [{"uri": "sft.jsonl", "revision": "v1"}]}, "data[0].revision"),
-        ("rlvr", {"config": {"algorithm": {"name": "dapo"}}}, "config.algorithm.name"),
-        ("rlvr", {"config": {"klCoef": 0.1}}, "config.klCoef"),
         ("evaluation", {"config": {"judge": {"model": "m", "baseUrl": "u"}}}, "config.judge"),
     ],
     ids=lambda value: str(value)[:40],
