@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from safetensors import safe_open
@@ -94,7 +95,10 @@ def _read(folder: Path, names: dict[str, Path], stored: str, name: str, place: T
 
 def read_head_file(folder: Path) -> Tensor:
     """The head (1, H) in `value_head.pt`; a pickle, of which nothing but tensors is built."""
-    stored = torch.load(folder / HEAD_FILE, map_location="cpu", weights_only=True)
+    try:
+        stored = torch.load(folder / HEAD_FILE, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise ModelError(f"'{folder / HEAD_FILE}' holds more than tensors and is not opened; give the released file") from error
     if HEAD_IN_FILE not in stored:
         raise ModelError(
             f"'{folder / HEAD_FILE}' has no '{HEAD_IN_FILE}' but {', '.join(sorted(stored)) or 'nothing'}; give the released file"

@@ -46,7 +46,7 @@ def quiet_transformers() -> None:
 def load_policy(folder: Path, device: torch.device) -> PreTrainedModel:
     """A vision-language model in float32."""
     architecture = _architecture(folder)
-    if architecture in DISCRIMINATORS:
+    if architecture in DISCRIMINATORS or is_released(folder, architecture):
         raise ModelError(f"'{folder}' holds a discriminator, expected a policy; correct the stage's policy or checkpoint")
     if architecture not in POLICIES:
         raise ModelError(f"'{folder}' holds a {architecture}, expected one of {', '.join(POLICIES)}; give a Qwen3-VL model")
