@@ -101,7 +101,7 @@ def run(job: StageJob, config: AlignmentConfig, reporter: Reporter) -> Checkpoin
             metrics |= {"guard/saturated_steps": saturated, "guard/discriminator_learns": float(learns), "guard/policy_learns": float(acts)}
         reporter.step(step + 1, metrics)
         if step % config.dump_every == 0:
-            reporter.dump(step + 1, sample_records(batch, responses, texts, adversary, advantages))
+            reporter.dump(step + 1, sample_records(batch, responses, texts, adversary, advantages, correct))
         session.after_step(step + 1, trained, config.steps, config.save_every, {"saturated_steps": saturated})
     return session.save(config.steps, trained, final=True, metrics=metrics)
 
@@ -139,12 +139,18 @@ def response_metrics(responses: Responses, parsed: Sequence[ParsedResponse | Non
 
 
 def sample_records(
-    batch: Sequence[TaughtPrompt], responses: Responses, texts: Sequence[str], adversary: AdversaryResult, advantages: torch.Tensor
+    batch: Sequence[TaughtPrompt],
+    responses: Responses,
+    texts: Sequence[str],
+    adversary: AdversaryResult,
+    advantages: torch.Tensor,
+    correct: Sequence[bool] | None,
 ) -> list[dict[str, object]]:
     """One record a response with both of its scores (upstream dumps only their sum, defect A12)."""
     columns = zip(
         responses.prompt_R.tolist(), texts, responses.lengths_R.tolist(), adversary.caption_PN.flatten().tolist(),
-        adversary.cot_PN.flatten().tolist(), adversary.valid_PN.flatten().tolist(), advantages.tolist(), strict=True,
+        adversary.cot_PN.flatten().tolist(), adversary.valid_PN.flatten().tolist(), advantages.tolist(),
+        correct or [None] * len(texts), strict=True,
     )  # fmt: skip
     return [
         {
@@ -153,10 +159,11 @@ def sample_records(
             "response": text,
             "num_tokens": length,
             "format_valid": valid,
+            "correct": right,
             "caption_score": caption if valid else None,
             "cot_score": cot if valid else None,
             "advantage": advantage,
             "teacher": batch[row].teacher.text,
         }
-        for row, text, length, caption, cot, valid, advantage in columns
+        for row, text, length, caption, cot, valid, advantage, right in columns
     ]
