@@ -10,6 +10,7 @@ from typing import Any
 from mini_runs import Run
 from prism_trainer.contract.checkpoint import CheckpointRef
 from prism_trainer.contract.job import StageJob
+from prism_trainer.engines.local.models import use_threads
 from prism_trainer.errors import Stopped
 from prism_trainer.reporting import Reporter
 
@@ -36,7 +37,8 @@ def job_of(run: Run, stage: str, folder: Path, config: dict[str, Any] | None = N
 
 
 def run_stage(job: StageJob, last_step: int = -1) -> CheckpointRef:
-    """To the end, or until after `last_step`."""
+    """To the end, or until after `last_step`; with as many threads as its process would have, because sums depend on them."""
+    use_threads(job.threads)
     reporter = StopsAfter(Path(job.report_dir), job, last_step)
     module = importlib.import_module(f"prism_trainer.stages.{job.config.kind}")
     try:

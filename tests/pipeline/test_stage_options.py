@@ -84,7 +84,7 @@ def test_item_12_the_advantages_that_are_dumped_are_those_of_the_mode(carry_out,
 def test_a_mode_that_grades_needs_references(finished, tmp_path):
     job = job_of(finished, "alignment", tmp_path, {"rewardMode": "gated"})
     table = parquet.read_table(job.data[0].uri)
-    parquet.write_table(table.drop_columns(["reward_model"]), tmp_path / "ungraded.parquet")
+    parquet.write_table(table.drop_columns(["reward_model", "answer"]), tmp_path / "ungraded.parquet")
     with pytest.raises(DataError, match="has no ground_truth, and rewardMode 'gated' grades answers"):
         run_stage(job.model_copy(update={"data": (DataSource(uri=str(tmp_path / "ungraded.parquet")),)}))
 
