@@ -3,7 +3,7 @@
     python benchmarks/discriminator.py [--repeats 5]
 
 On the tiny model of examples/digits (built in a temporary folder). Scoring: 4 prompts with 16 responses each, a step of alignment by the
-paper's numbers; one by one is upstream's way, a forward for every component of every response. Experts: one layer's block of 4 experts
+paper's numbers, and 16 prompts, the example's; one by one is upstream's way, a forward for every component of every response. Experts: one layer's block of 4 experts
 of which 2 work on a token, transformers' grouped matrix product against its loop over experts, forward and backward. Both ways
 alternate in one process; medians and their ratio are printed.
 """
@@ -11,6 +11,7 @@ alternate in one process; medians and their ratio are printed.
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import tempfile
 import time
@@ -23,19 +24,20 @@ from torch import Tensor
 from transformers import Qwen3VLMoeTextConfig
 from transformers.models.qwen3_vl_moe.modeling_qwen3_vl_moe import Qwen3VLMoeTextSparseMoeBlock
 
-PROMPTS = 4
+from prism_trainer.engines.local.models import use_threads
+
+PROMPTS = (4, 16)
 SIZES = ((192, 512, 2048), (512, 1536, 2048), (1024, 3072, 1024))
 """Hidden size, expert size, tokens. The first is the tiny model's; the paper's is 2048 by 6144."""
 
 
-class OneStep(Bench):
-    """The first prompts of the other benchmark, with their groups."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.prompts = self.prompts[:PROMPTS]
-        self.rows, self.responses = self.rows[: PROMPTS * GROUP], self.responses[: PROMPTS * GROUP]
-        self.batch = self.encoder.collate(self.prompts)
+def first_prompts(bench: Bench, count: int) -> Bench:
+    """The same with its first prompts and their groups only."""
+    part = copy.copy(bench)
+    part.prompts = bench.prompts[:count]
+    part.rows, part.responses = bench.rows[: count * GROUP], bench.responses[: count * GROUP]
+    part.batch = bench.encoder.collate(part.prompts)
+    return part
 
 
 def experts(hidden: int, inner: int, implementation: str) -> Qwen3VLMoeTextSparseMoeBlock:
@@ -86,10 +88,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     repeats = parser.parse_args().repeats
+    use_threads(None)
     print("| what | together | one by one | ratio |\n| --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
-        step = OneStep(Path(folder))
-        print(compare(f"scores of {PROMPTS} x {GROUP} responses", step.score, step.score_one_by_one, repeats))
+        bench = Bench(Path(folder))
+        for count in PROMPTS:
+            step = first_prompts(bench, count)
+            print(compare(f"scores of {count} x {GROUP} responses", step.score, step.score_one_by_one, repeats))
     for hidden, inner, tokens in SIZES:
         name = f"4 experts, {hidden} x {inner}, {tokens} tokens"
         print(compare(name, *both_ways(hidden, inner, tokens), repeats))
