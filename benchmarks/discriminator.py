@@ -3,9 +3,9 @@
     python benchmarks/discriminator.py [--repeats 5]
 
 On the tiny model of examples/digits (built in a temporary folder). Scoring: 4 prompts with 16 responses each, a step of alignment by the
-paper's numbers, and 16 prompts, the example's; one by one is upstream's way, a forward for every component of every response. Experts: one layer's block of 4 experts
-of which 2 work on a token, transformers' grouped matrix product against its loop over experts, forward and backward. Both ways
-alternate in one process; medians and their ratio are printed.
+paper's numbers, and 16 prompts, the example's; one by one is upstream's way, a forward for every component of every response. Experts:
+one layer's block of 4 experts of which 2 work on a token, transformers' grouped matrix product against its loop over experts, forward
+and backward. Both ways alternate in one process; medians and their ratio are printed.
 """
 
 from __future__ import annotations

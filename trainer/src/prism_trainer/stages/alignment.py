@@ -150,7 +150,7 @@ def sample_records(
     columns = zip(
         responses.prompt_R.tolist(), texts, responses.lengths_R.tolist(), adversary.caption_PN.flatten().tolist(),
         adversary.cot_PN.flatten().tolist(), adversary.valid_PN.flatten().tolist(), advantages.tolist(),
-        correct or [None] * len(texts), strict=True,
+        [None] * len(texts) if correct is None else correct, strict=True,
     )  # fmt: skip
     return [
         {
