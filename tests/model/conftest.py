@@ -14,7 +14,7 @@ from texts import curated_response, draw_task
 
 from prism_trainer.contract.configs import DiscriminatorConfig
 from prism_trainer.data.rows import Prompt, TaughtPrompt
-from prism_trainer.discriminator.upcycle import upcycle
+from prism_trainer.discriminator.upcycle import make_discriminator
 from prism_trainer.engines.local.encoding import PromptEncoder
 from prism_trainer.engines.local.models import load_policy, load_processor, quiet_transformers
 from prism_trainer.engines.local.rollout import Vocabulary
@@ -60,7 +60,7 @@ def make_scorer(policy, encoder):
 
     def make(cot_sees_caption=True, seed=0, **fields) -> Scorer:
         config = DiscriminatorConfig(head_std=0.5, cot_sees_caption=cot_sees_caption, **fields)
-        model = upcycle(policy, config, torch.Generator().manual_seed(seed)).eval()
+        model = make_discriminator(policy, config, torch.Generator().manual_seed(seed)).eval()
         return Scorer(model, encoder, 4096, CPU)
 
     return make

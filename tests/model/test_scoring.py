@@ -8,7 +8,7 @@ import torch
 from prism_trainer.contract.configs import AlignmentConfig, DiscriminatorConfig
 from prism_trainer.contract.optim import Optimizer, Rollout
 from prism_trainer.discriminator.spans import scored_rows
-from prism_trainer.engines.local.adversary import update_discriminator
+from prism_trainer.engines.local.adversary import score_and_accumulate, step_discriminator
 from prism_trainer.engines.local.optimizer import StageOptimizer
 from prism_trainer.engines.local.pairs import Pair
 from prism_trainer.errors import DataError
@@ -67,7 +67,7 @@ def test_a4_alignment_reads_the_score_that_warm_up_trained(make_scorer, make):
     students = [make.response(answer=str(index)) for index in range(4)]
     warm_up = score_pairs(scorer, [Pair(taught[index // 2], students[index]) for index in range(4)])[1]
     config = AlignmentConfig(rollout=Rollout(group_size=2), score_clip=1e6)
-    aligned = update_discriminator(scorer, _optimizer(scorer), taught, students, config)
+    aligned = _update(scorer, _optimizer(scorer), taught, students, config)
     torch.testing.assert_close(aligned.caption_PN.flatten(), warm_up.caption_R.detach(), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(aligned.cot_PN.flatten(), warm_up.cot_R.detach(), atol=1e-4, rtol=1e-4)
 
@@ -100,6 +100,12 @@ def _optimizer(scorer, rate=1e-3):
     return StageOptimizer(scorer.model, Optimizer(learning_rate=rate, weight_decay=0.0), 10)
 
 
+def _update(scorer, optimizer, taught, students, config):
+    """A whole step of the discriminator: its result, and what the step told."""
+    result = score_and_accumulate(scorer, taught, students, config)
+    return replace(result, metrics={**result.metrics, **step_discriminator(optimizer, result)})
+
+
 class KeepGradients:
     """Stands where the optimizer is and leaves the gradients to be looked at."""
 
@@ -111,7 +117,7 @@ def _router_gradient(make_scorer, make, coef):
     scorer, taught = make_scorer(), make.taught(2)
     same_as_teacher = [row.teacher for row in taught for _ in range(2)]
     config = AlignmentConfig(rollout=Rollout(group_size=2), score_reg_coef=0.0, balance_coef=coef)
-    update_discriminator(scorer, KeepGradients(), taught, same_as_teacher, config)
+    _update(scorer, KeepGradients(), taught, same_as_teacher, config)
     return scorer.model.model.language_model.layers[0].mlp.gate.weight.grad.abs().max().item()
 
 
@@ -138,7 +144,7 @@ def test_a8_the_caption_scores_as_if_it_stood_alone(make_scorer, make):
 def test_a10_a_step_without_a_valid_student_reports_no_accuracy_and_changes_nothing(make_scorer, make):
     scorer = make_scorer()
     before = {name: tensor.clone() for name, tensor in scorer.model.state_dict().items()}
-    result = update_discriminator(scorer, _optimizer(scorer), make.taught(2), [None] * 4, AlignmentConfig(rollout=Rollout(group_size=2)))
+    result = _update(scorer, _optimizer(scorer), make.taught(2), [None] * 4, AlignmentConfig(rollout=Rollout(group_size=2)))
     assert not any("acc" in name or "loss" in name.removeprefix("critic/balance_loss") for name in result.metrics)
     assert result.metrics["critic/valid_ratio"] == 0 and not result.valid_PN.any()
     assert all(torch.equal(tensor, scorer.model.state_dict()[name]) for name, tensor in before.items())
@@ -168,7 +174,7 @@ def _students(make):
 def test_the_update_prefers_the_teacher(make_scorer, make):
     scorer, taught, students = make_scorer(), make.taught(4), _students(make)
     config, optimizer = AlignmentConfig(rollout=Rollout(group_size=2)), _optimizer(scorer, 1e-4)
-    results = [update_discriminator(scorer, optimizer, taught, students, config) for _ in range(6)]
+    results = [_update(scorer, optimizer, taught, students, config) for _ in range(6)]
     assert results[-1].metrics["critic/d_loss"] < results[0].metrics["critic/d_loss"]
     assert results[-1].metrics["critic/caption_gap"] > results[0].metrics["critic/caption_gap"]
     assert results[0].valid_PN.flatten().tolist() == [one is not None for one in students]
@@ -177,7 +183,7 @@ def test_the_update_prefers_the_teacher(make_scorer, make):
 def _update_gradients(make_scorer, make, micro):
     scorer = make_scorer()
     config = AlignmentConfig(rollout=Rollout(group_size=2), micro_batch_size=micro, balance_coef=0.0)
-    update_discriminator(scorer, KeepGradients(), make.taught(4), _students(make), config)
+    _update(scorer, KeepGradients(), make.taught(4), _students(make), config)
     return {name: parameter.grad.clone() for name, parameter in scorer.model.named_parameters() if parameter.grad is not None}
 
 

@@ -5,7 +5,7 @@ import torch
 
 from prism_trainer.contract.configs import DiscriminatorConfig
 from prism_trainer.discriminator.model import Qwen3VLMoeDiscriminator
-from prism_trainer.discriminator.upcycle import upcycle
+from prism_trainer.discriminator.upcycle import make_discriminator, upcycle
 from prism_trainer.engines.local.models import load_discriminator
 from prism_trainer.errors import ModelError
 
@@ -68,4 +68,4 @@ def test_saved_loaded_and_saved_again_it_is_the_same_files(policy, tmp_path):
 
 def test_a_model_of_another_family_is_refused(make_scorer):
     with pytest.raises(ModelError, match="cannot upcycle a 'qwen3_vl_moe' model, expected 'qwen3_vl'"):
-        upcycle(make_scorer().model, DiscriminatorConfig(), torch.Generator())
+        make_discriminator(make_scorer().model, DiscriminatorConfig(), torch.Generator())

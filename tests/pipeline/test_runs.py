@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import random
 import shutil
@@ -14,33 +13,9 @@ from transformers import AutoModelForImageTextToText
 
 from mini_runs import kill, wait_until
 from prism_trainer.checkpoints import read_manifest
-from prism_trainer.contract.checkpoint import CheckpointRef
-from prism_trainer.contract.job import StageJob
-from prism_trainer.errors import Stopped
-from prism_trainer.reporting import Reporter
+from stage_attempts import job_of, run_stage
 
 pytestmark = pytest.mark.pipeline
-
-
-@pytest.fixture(scope="module")
-def module_tmp(tmp_path_factory):
-    return tmp_path_factory.mktemp("module")
-
-
-_finished = {}
-
-
-@pytest.fixture
-def finished(make_run, module_tmp):
-    """One undisturbed run to the end, made once."""
-    if "run" not in _finished:
-        run = make_run("reference")
-        run.folder = module_tmp / "reference"
-        run.spec["storage"]["local"]["path"] = str(run.folder / "out")
-        code, output = run.finish()
-        assert code == 0, output
-        _finished["run"], _finished["output"] = run, output
-    return _finished["run"]
 
 
 def test_a_run_goes_through_every_stage_and_leaves_what_it_promises(finished):
@@ -152,40 +127,14 @@ def test_a_changed_hyperparameter_is_refused_and_with_redo_runs_from_that_stage_
     assert [stage["checkpoint"]["step"] for stage in done if stage["name"] == "rlvr"] == [2]
 
 
-class StopsAfter(Reporter):
-    """A reporter that is asked to stop after a step."""
-
-    def __init__(self, folder: Path, job: StageJob, last_step: int) -> None:
-        super().__init__(folder, job.stage, job.attempt)
-        self._last_step = last_step
-
-    def step(self, step: int, metrics: dict[str, float]) -> None:
-        super().step(step, metrics)
-        if step == self._last_step:
-            self._stop.set()
-
-
-def _run_stage(job: StageJob, last_step: int) -> CheckpointRef:
-    reporter = StopsAfter(Path(job.report_dir), job, last_step)
-    module = importlib.import_module(f"prism_trainer.stages.{job.config.kind}")
-    try:
-        return module.run(job, job.config, reporter)
-    except Stopped as stopped:
-        assert stopped.checkpoint is not None
-        return stopped.checkpoint
-
-
 @pytest.mark.parametrize(("stage", "stop_at"), [("sft", 7), ("discriminator", 3), ("alignment", 2), ("rlvr", 1)])
 def test_a_stage_stopped_midway_goes_on_to_the_same_bits(finished, tmp_path, stage, stop_at):
-    out = finished.folder / "out"
-    job = StageJob.model_validate(json.loads((out / "stages" / stage / "attempt-1" / "job.json").read_text()))
-    job = job.model_copy(update={"output_uri": str(tmp_path / "attempt-1"), "report_dir": str(tmp_path / "report-1")})
-    half = _run_stage(job, stop_at)
+    half = run_stage(job_of(finished, stage, tmp_path / "first"), stop_at)
     assert half.step == stop_at
-    again = {"attempt": 2, "output_uri": str(tmp_path / "attempt-2"), "report_dir": str(tmp_path / "report-2"), "resume_from": half}
-    whole = _run_stage(job.model_copy(update=again), last_step=-1)
+    job = job_of(finished, stage, tmp_path / "second", attempt=2, resume_from=half)
+    whole = run_stage(job)
     assert whole.digest == finished.finals()[stage][0]
-    steps = [json.loads(line)["step"] for line in (tmp_path / "report-2" / "metrics.jsonl").read_text().splitlines()]
+    steps = [json.loads(line)["step"] for line in (Path(job.report_dir) / "metrics.jsonl").read_text().splitlines()]
     assert min(steps) >= stop_at and max(steps) == whole.step
 
 
@@ -215,10 +164,10 @@ def test_one_flipped_bit_in_a_checkpoint_stops_the_next_stage_and_names_the_file
         (lambda run, finished: run.stage("sft")["data"][0].update(uri="nowhere.json"), "nowhere.json"),
         (lambda run, finished: run.stage("sft").update(resources={"gpusPerNode": 1}), "GPU"),
         (lambda run, finished: run.stage("sft")["config"].update(learningRat=1), "learningRat"),
-        (lambda run, finished: run.stage("rlvr")["config"].update(algorithm={"name": "dapo"}), "dapo"),
+        (lambda run, finished: run.stage("rlvr")["config"].update(algorithm={"name": "dapo"}), "overlongBufferTokens is 4096"),
         (lambda run, finished: run.spec.update(engine="verl"), "verl"),
     ],
-    ids=["missing file", "a GPU where there is none", "unknown key", "an algorithm nothing carries out", "an engine nothing carries out"],
+    ids=["missing file", "a GPU where there is none", "unknown key", "a penalty for every response", "an engine nothing carries out"],
 )
 def test_a_bad_run_is_refused_before_anything_starts(finished, make_run, change, sentence):
     run = make_run("bad")

@@ -56,6 +56,12 @@ def test_an_invalid_response_is_penalised_beside_its_low_score():
     assert _advantages(valid=(True, True, False)) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize(("alpha", "expected"), [(1.0, [-1.0, 0.0, 1.0]), (0.0, [1.0, 0.0, -1.0]), (0.5, [0.0, 0.0, 0.0])])
+def test_a13_what_is_optimised_is_the_weighted_sum_not_the_plain_one(alpha, expected):
+    """Captions rise and cots fall twice as fast; upstream reports their plain sum, which falls whatever the weights."""
+    assert _advantages(alpha=alpha) == pytest.approx(expected, abs=1e-5)
+
+
 def test_a9_a_group_without_a_valid_response_pushes_nothing():
     assert _advantages(valid=(False, False, False)) == [0.0, 0.0, 0.0]
 

@@ -76,8 +76,6 @@ def test_an_option_of_the_run_that_nothing_carries_out_here_is_refused(folder, s
         ("sft", {"data": [{"uri": "data/folder"}]}, "data[0].uri"),
         ("sft", {"data": [{"uri": "gs://bucket/a.jsonl"}]}, "data[0].uri"),
         ("sft", {"data": [{"uri": "sft.jsonl", "revision": "v1"}]}, "data[0].revision"),
-        ("rlvr", {"config": {"algorithm": {"name": "dapo"}}}, "config.algorithm.name"),
-        ("rlvr", {"config": {"klCoef": 0.1}}, "config.klCoef"),
         ("evaluation", {"config": {"judge": {"model": "m", "baseUrl": "u"}}}, "config.judge"),
     ],
     ids=lambda value: str(value)[:40],

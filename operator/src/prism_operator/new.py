@@ -11,8 +11,6 @@ from pydantic import ValidationError
 
 from prism_operator.api import Metadata
 from prism_operator.errors import PrismError
-from prism_trainer.contract.configs import RlvrConfig
-from prism_trainer.contract.supported import unsupported_locally
 
 TEMPLATES = {"tiny": "prismrun-tiny.yaml.j2", "4b": "prismrun-paper.yaml.j2", "8b": "prismrun-paper.yaml.j2"}
 """tiny: the digits example, engine local. 4b and 8b: the paper's values on 8 H100, engine verl."""
@@ -50,7 +48,6 @@ def write_prismrun(path: Path | None, size: str, algorithm: str, name: str, exec
             folder=name,
             size=size,
             algorithm=algorithm,
-            refused=_refused_locally(algorithm),
             executor=executor,
             root=ROOTS[executor],
         )
@@ -78,12 +75,6 @@ def _require_name(name: str) -> None:
 def _as_yaml(name: str) -> str:
     """`123` and `true` are good names, and YAML reads them as something else unless they are quoted."""
     return name if yaml.safe_load(name) == name else json.dumps(name)
-
-
-def _refused_locally(algorithm: str) -> str:
-    """What `prism validate` will say of the algorithm with engine local; empty where it carries it out."""
-    config = RlvrConfig.model_validate({"algorithm": {"name": algorithm}})
-    return "; ".join(sentence for _, sentence in unsupported_locally(config))
 
 
 def _environment() -> Environment:

@@ -31,22 +31,34 @@ def substitute_invalid(scores_PN: Tensor, valid_PN: Tensor) -> Tensor:
     return torch.where(valid_PN, scores_PN, floor)
 
 
-def alignment_advantages(
-    caption_PN: Tensor, cot_PN: Tensor, valid_PN: Tensor, *, alpha: float, format_penalty: float, order: str
-) -> Tensor:
-    """PRISM's stage 2 advantage, (P, N).
+def combine_components(caption_PN: Tensor, cot_PN: Tensor, valid_PN: Tensor, *, alpha: float, order: str) -> Tensor:
+    """A_align (P, N), what both scores of a response come to within its group.
 
-    `normalise-then-combine` (upstream's core_algos, `grpo_multi_reward`):  a GN(caption) + (1 - a) GN(cot) - penalty * invalid
-    `combine-then-normalise` (the paper's equations 1 and 3):               GN(a caption + (1 - a) cot) - penalty * invalid
-
-    Different from upstream: a group without a single valid response gets 0 instead of -penalty (defect A9), because nothing in it is
-    better than anything else and a pure push-down only spreads probability to nowhere in particular.
+    `normalise-then-combine` (upstream's core_algos, `grpo_multi_reward`):  a GN(caption) + (1 - a) GN(cot)
+    `combine-then-normalise` (the paper's equations 1 and 3):               GN(a caption + (1 - a) cot)
     """
     caption = substitute_invalid(caption_PN, valid_PN)
     cot = substitute_invalid(cot_PN, valid_PN)
     if order == "normalise-then-combine":
-        combined = alpha * group_normalise(caption) + (1 - alpha) * group_normalise(cot)
-    else:
-        combined = group_normalise(alpha * caption + (1 - alpha) * cot)
-    advantages = combined - format_penalty * (~valid_PN).to(combined.dtype)
-    return torch.where(valid_PN.any(dim=1, keepdim=True), advantages, torch.zeros_like(advantages))
+        return alpha * group_normalise(caption) + (1 - alpha) * group_normalise(cot)
+    return group_normalise(alpha * caption + (1 - alpha) * cot)
+
+
+def alignment_advantages(
+    caption_PN: Tensor, cot_PN: Tensor, valid_PN: Tensor, *, alpha: float, format_penalty: float, order: str
+) -> Tensor:
+    """PRISM's stage 2 advantage without a verifiable reward, (P, N): A_align - penalty * invalid.
+
+    Different from upstream: see `spare_hopeless_groups`. The modes that add a verifiable reward are in `reward_modes`.
+    """
+    aligned = combine_components(caption_PN, cot_PN, valid_PN, alpha=alpha, order=order)
+    return spare_hopeless_groups(aligned - format_penalty * (~valid_PN).to(aligned.dtype), valid_PN)
+
+
+def spare_hopeless_groups(advantages_PN: Tensor, valid_PN: Tensor) -> Tensor:
+    """A group without a single valid response gets 0.
+
+    Upstream gives all of it -penalty (defect A9); nothing in it is better than anything else, and a pure push-down only spreads
+    probability to nowhere in particular.
+    """
+    return torch.where(valid_PN.any(dim=1, keepdim=True), advantages_PN, torch.zeros_like(advantages_PN))

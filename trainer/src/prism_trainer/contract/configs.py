@@ -57,7 +57,9 @@ class DiscriminatorConfig(TrainingConfig):
     """Sparse upcycling of a dense VLM into a mixture of experts with a scalar head, then the pairwise warm-up."""
 
     kind: Literal["discriminator"] = "discriminator"
-    backbone: Literal["moe", "dense", "text"] = Field("moe", description="moe is the paper's; dense and text are its ablations.")
+    backbone: Literal["moe", "dense", "text"] = Field(
+        "moe", description="moe is the paper's; dense (no experts) and text (experts, no images) are its ablations."
+    )
     num_experts: int = Field(4, ge=2, description="Experts in each layer's feed-forward block.")
     experts_per_token: int = Field(2, ge=1, description="Experts the router picks for a token.")
     noise_std: float = Field(0.01, ge=0, description="Gaussian noise added to each expert's copy; 0 preserves the dense function.")
@@ -98,6 +100,23 @@ class PolicyLoss(Frozen):
     dual_clip: float = Field(3.0, gt=1, description="Bound on the loss of a negative advantage.")
 
 
+class VerifiableTerms(Frozen):
+    """How the reward modes other than default weigh their terms; upstream's defaults. See `algorithms.reward_modes`."""
+
+    alignment_weight: float = Field(1.0, ge=0, description="Weight of the discriminator's advantage.")
+    wrong_penalty: float = Field(1.0, ge=0, description="Taken off a wrong answer in the right format.")
+    accuracy_weight: float = Field(1.0, ge=0, description="Verifiable reward of a right answer.")
+    format_weight: float = Field(1.0, ge=0, description="Verifiable reward of the right format.")
+
+
+class SaturationGuard(Frozen):
+    """When the discriminator has told teacher from student too well for `steps` steps, one of the two pauses, for at most as many."""
+
+    accuracy: float = Field(gt=0.5, le=1, description="Pair accuracy above which a step counts.")
+    steps: int = Field(10, ge=1, description="Such steps in a row before a pause, and the longest pause.")
+    pause: Literal["policy", "discriminator"] = Field("discriminator", description="Whose updates are left out.")
+
+
 class AlignmentConfig(TrainingConfig):
     """On-policy adversarial distillation: GRPO whose reward is the online discriminator."""
 
@@ -114,14 +133,17 @@ class AlignmentConfig(TrainingConfig):
     reward_mode: Literal["default", "acc-gating", "gated", "rlvr", "rlvr-v2", "sign-align"] = Field(
         "default", description="How a verifiable reward enters; default: not at all."
     )
+    verifiable: VerifiableTerms = Field(default_factory=VerifiableTerms, description="Weights of the other reward modes.")
     score_clip: float = Field(10.0, gt=0, description="Discriminator scores are clamped to [-scoreClip, scoreClip].")
     score_reg_coef: float = Field(0.001, ge=0, description="L2 on the four mean squared scores in the discriminator's update.")
     balance_coef: float = Field(0.01, ge=0, description="Load-balancing loss in the online update (script: none).")
     length_penalty_caption: float = Field(0.0, ge=0, description="beta in score - beta * log(1 + tokens), for captions.")
     length_penalty_cot: float = Field(0.0, ge=0, description="The same for think and answer.")
-    discriminator_update: Literal["before", "after"] = Field("before", description="Before or after the policy's update of the same step.")
+    discriminator_update: Literal["before", "after"] = Field(
+        "before", description="Before or after the policy's update of the same step; the scores that reward it are older than both."
+    )
     discriminator_only_steps: int = Field(0, ge=0, description="First steps that update the discriminator alone.")
-    saturation_guard: float | None = Field(None, gt=0.5, le=1, description="Pause the discriminator while its accuracy is above this.")
+    saturation_guard: SaturationGuard | None = Field(None, description="Pause one side while the discriminator wins; off by default.")
     dump_every: int = Field(10, ge=1, description="Steps between dumps of every sample with its scores.")
     loss: PolicyLoss = Field(default_factory=PolicyLoss, description="The policy's loss, averaged over tokens.")
     optimizer: Optimizer = Field(default_factory=Optimizer, description="The policy's AdamW.")
@@ -140,6 +162,7 @@ class Dapo(PolicyLoss):
     name: Literal["dapo"] = "dapo"
     clip_high: float = Field(0.28, gt=0, description="The ratio is clipped above at 1 + clipHigh.")
     dual_clip: float = Field(10.0, gt=1, description="Bound on the loss of a negative advantage.")
+    oversampling: int = Field(3, ge=1, description="Prompts drawn in a batch, as a multiple of promptsPerStep (script: 96 for 32).")
     max_generation_batches: int = Field(10, ge=1, description="Batches drawn to fill one update with mixed groups before it stops.")
     overlong_buffer_tokens: int = Field(4096, ge=1, description="Length of the ramp before maxResponseTokens over which a penalty grows.")
     overlong_penalty: float = Field(1.0, ge=0, description="Penalty at full length.")
@@ -164,9 +187,22 @@ class RlvrConfig(TrainingConfig):
     rollout: RlvrRollout = Field(default_factory=RlvrRollout, description="How responses are drawn.")
     accuracy_weight: float = Field(0.8, ge=0, description="Reward of a right answer in the right format.")
     format_weight: float = Field(0.2, ge=0, description="Reward of the right format.")
-    kl_coef: float = Field(0.0, ge=0, description="KL to the stage's starting policy (off in all three of the paper's scripts).")
+    kl_coef: float = Field(
+        0.0, ge=0, description="Weight of the KL to the stage's starting policy, kept as reference (off in all three scripts)."
+    )
     dump_every: int = Field(10, ge=1, description="Steps between dumps of every sample with its reward.")
     optimizer: Optimizer = Field(default_factory=Optimizer, description="AdamW.")
+
+    @model_validator(mode="after")
+    def _ramp_fits(self) -> RlvrConfig:
+        longest = self.rollout.max_response_tokens
+        if isinstance(self.algorithm, Dapo) and self.algorithm.overlong_buffer_tokens > longest:
+            buffer = self.algorithm.overlong_buffer_tokens
+            raise ValueError(
+                f"algorithm.overlongBufferTokens is {buffer}, above rollout.maxResponseTokens {longest}: every response would "
+                f"be penalised; give at most {longest}"
+            )
+        return self
 
 
 class Judge(Frozen):

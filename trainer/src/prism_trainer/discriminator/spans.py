@@ -31,6 +31,16 @@ class ScoredRow:
     caption_at: int | None
     cot_at: int | None
 
+    @property
+    def caption_tokens(self) -> int:
+        """Length of the caption with its turn end."""
+        return 0 if self.caption_at is None else self.caption_at + 1
+
+    @property
+    def cot_tokens(self) -> int:
+        """Length of think and answer with their turn end, without the caption before them."""
+        return 0 if self.cot_at is None else self.cot_at + 1 - self.caption_tokens
+
 
 def scored_rows(response: ParsedResponse, tokenise: Tokenise, *, cot_sees_caption: bool, max_tokens: int) -> list[ScoredRow]:
     """One row with both scores, or two rows with one each."""

@@ -5,6 +5,10 @@ noise 0 the experts are equal and the router's weights sum to one, so the functi
 
 Different from upstream: a tensor that has no source or another shape is an error, not a warning over random weights; and the router and
 head are drawn from a seed.
+
+The two ablations are made here as well. dense: the policy's own feed-forward blocks with a head (upstream: Qwen3-VL-4B). text: experts,
+but no vision tower, and prompts without images (upstream: an upcycled Qwen3-1.7B; here the policy's language model, so that what the
+ablation takes away is the sight and nothing else).
 """
 
 from __future__ import annotations
@@ -14,10 +18,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, Qwen3VLMoeConfig
+from transformers import PreTrainedModel, Qwen3VLConfig, Qwen3VLMoeConfig
 
 from prism_trainer.contract.configs import DiscriminatorConfig
-from prism_trainer.discriminator.model import Qwen3VLMoeDiscriminator
+from prism_trainer.discriminator.model import Discriminator, Qwen3VLDiscriminator, Qwen3VLMoeDiscriminator
 from prism_trainer.errors import ModelError
 
 _EXPERT = re.compile(r"(?P<layer>.*\.layers\.\d+\.mlp)\.experts\.(?P<tensor>gate_up_proj|down_proj)$")
@@ -29,15 +33,39 @@ COPIED_TEXT_FIELDS = (
 )  # fmt: skip
 
 
+def make_discriminator(policy: PreTrainedModel, config: DiscriminatorConfig, generator: torch.Generator) -> Discriminator:
+    """The discriminator of `config.backbone` made from `policy`, a `Qwen3VLForConditionalGeneration`."""
+    if policy.config.model_type != "qwen3_vl":
+        raise ModelError(f"cannot upcycle a '{policy.config.model_type}' model, expected 'qwen3_vl'; give the discriminator another policy")
+    return add_head(policy, config, generator) if config.backbone == "dense" else upcycle(policy, config, generator)
+
+
 def upcycle(dense: PreTrainedModel, config: DiscriminatorConfig, generator: torch.Generator) -> Qwen3VLMoeDiscriminator:
-    """A discriminator made from `dense`, a `Qwen3VLForConditionalGeneration`."""
-    if dense.config.model_type != "qwen3_vl":
-        raise ModelError(f"cannot upcycle a '{dense.config.model_type}' model, expected 'qwen3_vl'; give the discriminator another policy")
+    """A mixture of experts made from `dense`."""
     model = Qwen3VLMoeDiscriminator(_moe_config(dense.config, config))
+    _fill(model, dense, config, generator)
+    return model
+
+
+def add_head(dense: PreTrainedModel, config: DiscriminatorConfig, generator: torch.Generator) -> Qwen3VLDiscriminator:
+    """A copy of `dense` with a scalar head; noise, experts and router of `config` have no part in it."""
+    given = dense.config.to_dict()
+    given = {name: value for name, value in given.items() if name not in ("architectures", "model_type", "transformers_version")}
+    model = Qwen3VLDiscriminator(Qwen3VLConfig(**given, **_presentation(config)))
+    _fill(model, dense, config, generator)
+    return model
+
+
+def _fill(model: Discriminator, dense: PreTrainedModel, config: DiscriminatorConfig, generator: torch.Generator) -> None:
     source = {name: tensor.cpu() for name, tensor in dense.state_dict().items()}
     target = {name: _make_tensor(name, tensor, source, config, generator) for name, tensor in model.state_dict().items()}
     model.load_state_dict(target)
-    return model
+
+
+def _presentation(config: DiscriminatorConfig) -> dict[str, Any]:
+    """What the saved model says of itself, beside its shape."""
+    shown: dict[str, Any] = {"head_dropout": config.head_dropout, "cot_sees_caption": config.cot_sees_caption}
+    return {**shown, "sees_images": False} if config.backbone == "text" else shown
 
 
 def _moe_config(dense: object, config: DiscriminatorConfig) -> Qwen3VLMoeConfig:
@@ -54,8 +82,7 @@ def _moe_config(dense: object, config: DiscriminatorConfig) -> Qwen3VLMoeConfig:
     kept: dict[str, Any] = {name: getattr(dense, name) for name in ids}
     vision = dense.vision_config.to_dict()  # type: ignore[attr-defined]
     vision.pop("model_type", None)
-    kept |= {"head_dropout": config.head_dropout, "cot_sees_caption": config.cot_sees_caption}
-    return Qwen3VLMoeConfig(text_config=text, vision_config=vision, **kept)
+    return Qwen3VLMoeConfig(text_config=text, vision_config=vision, **kept, **_presentation(config))
 
 
 def _make_tensor(name: str, like: Tensor, source: dict[str, Tensor], config: DiscriminatorConfig, generator: torch.Generator) -> Tensor:

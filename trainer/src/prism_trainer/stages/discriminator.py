@@ -1,4 +1,4 @@
-"""Stage discriminator: sparse upcycling of the policy, then the pairwise warm-up (paper section 3).
+"""Stage discriminator: sparse upcycling of the policy (or one of the two ablations), then the pairwise warm-up (paper section 3).
 
 Reads a policy, writes a discriminator. Students are sampled from that policy; each pair of a teacher's and a student's response gives two
 comparisons, caption against caption and cot against cot, and the loss is Bradley-Terry plus the router's load balance. Different from
@@ -17,8 +17,7 @@ from prism_trainer.contract.configs import DiscriminatorConfig
 from prism_trainer.contract.job import StageJob
 from prism_trainer.data.dataset import open_taught
 from prism_trainer.discriminator.losses import bradley_terry, pair_accuracy
-from prism_trainer.discriminator.model import Qwen3VLMoeDiscriminator
-from prism_trainer.discriminator.upcycle import upcycle
+from prism_trainer.discriminator.upcycle import make_discriminator
 from prism_trainer.engines.local.encoding import PromptEncoder
 from prism_trainer.engines.local.models import load_discriminator, load_policy, load_processor, pick_device
 from prism_trainer.engines.local.optimizer import StageOptimizer
@@ -42,7 +41,10 @@ def run(job: StageJob, config: DiscriminatorConfig, reporter: Reporter) -> Check
     held_out_ids = split_prompts(taught, config.held_out_fraction, job.seed)
     pairs = sample_pairs(policy, encoder, taught, config, job.seed, reporter)
     training, held_out = split_pairs(pairs, held_out_ids)
-    model = load_discriminator(session.start_dir("discriminator"), device) if job.resume_from else _upcycled(policy, config, job, device)
+    if job.resume_from:
+        model = load_discriminator(session.start_dir("discriminator"), device)
+    else:
+        model = make_discriminator(policy, config, generator_for(job.seed, job.stage, "upcycle")).to(device)  # type: ignore[arg-type]
     scorer = Scorer(model, encoder, config.max_length, device)
     scorer.require_readable(taught)
 
@@ -67,10 +69,6 @@ def run(job: StageJob, config: DiscriminatorConfig, reporter: Reporter) -> Check
     return session.save(total_steps, trained, final=True, metrics=measured)
 
 
-def _upcycled(policy: torch.nn.Module, config: DiscriminatorConfig, job: StageJob, device: torch.device) -> Qwen3VLMoeDiscriminator:
-    return upcycle(policy, config, generator_for(job.seed, job.stage, "upcycle")).to(device)  # type: ignore[arg-type]
-
-
 def warm_up_step(scorer: Scorer, optimizer: StageOptimizer, batch: Sequence[Pair], config: DiscriminatorConfig) -> dict[str, float]:
     """One optimizer step on the mean over all comparisons of the batch."""
     scorer.model.train()
@@ -92,13 +90,10 @@ def warm_up_step(scorer: Scorer, optimizer: StageOptimizer, batch: Sequence[Pair
 def score_pairs(scorer: Scorer, pairs: Sequence[Pair]) -> tuple[Scores, Scores]:
     """Teacher's and student's scores from one pass over the prompts; the balance is that of the whole pass."""
     count = len(pairs)
-    prompts = scorer.encoder.collate([pair.taught.prompt for pair in pairs]).to(scorer.device)
+    prompts = scorer.collate([pair.taught.prompt for pair in pairs])
     responses = [*(pair.taught.teacher for pair in pairs), *(pair.student for pair in pairs)]
     both = scorer.score(prompts, [*range(count), *range(count)], responses)
-    return (
-        Scores(both.caption_R[:count], both.cot_R[:count], both.balance),
-        Scores(both.caption_R[count:], both.cot_R[count:], both.balance),
-    )
+    return both.rows(slice(count)), both.rows(slice(count, None))
 
 
 @torch.no_grad()

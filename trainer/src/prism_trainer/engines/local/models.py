@@ -14,7 +14,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedM
 from transformers.utils import logging
 
 from prism_trainer.contract.configs import Device
-from prism_trainer.discriminator.model import Qwen3VLMoeDiscriminator
+from prism_trainer.discriminator.model import DISCRIMINATORS, Discriminator
+from prism_trainer.discriminator.released import is_released, read_released
 from prism_trainer.errors import ModelError
 
 Processor = Any
@@ -45,22 +46,23 @@ def quiet_transformers() -> None:
 def load_policy(folder: Path, device: torch.device) -> PreTrainedModel:
     """A vision-language model in float32."""
     architecture = _architecture(folder)
-    if architecture == Qwen3VLMoeDiscriminator.__name__:
+    if architecture in DISCRIMINATORS or is_released(folder, architecture):
         raise ModelError(f"'{folder}' holds a discriminator, expected a policy; correct the stage's policy or checkpoint")
     if architecture not in POLICIES:
         raise ModelError(f"'{folder}' holds a {architecture}, expected one of {', '.join(POLICIES)}; give a Qwen3-VL model")
     return _load(AutoModelForImageTextToText, folder).to(device)
 
 
-def load_discriminator(folder: Path, device: torch.device) -> Qwen3VLMoeDiscriminator:
-    """A scalar-head discriminator in float32."""
+def load_discriminator(folder: Path, device: torch.device) -> Discriminator:
+    """A scalar-head discriminator in float32: one of ours, or the paper's in the layout it was released in."""
     architecture = _architecture(folder)
-    if architecture != Qwen3VLMoeDiscriminator.__name__:
+    if is_released(folder, architecture):
+        return read_released(folder).to(device)  # type: ignore[arg-type]
+    if architecture not in DISCRIMINATORS:
         raise ModelError(
-            f"'{folder}' holds a {architecture}, expected a {Qwen3VLMoeDiscriminator.__name__}; "
-            "correct the stage's discriminator or checkpoint"
+            f"'{folder}' holds a {architecture}, expected a {' or '.join(DISCRIMINATORS)}; correct the stage's discriminator or checkpoint"
         )
-    model: Qwen3VLMoeDiscriminator = _load(Qwen3VLMoeDiscriminator, folder).to(device)
+    model: Discriminator = _load(DISCRIMINATORS[architecture], folder).to(device)
     return model
 
 
@@ -76,7 +78,7 @@ def save_model(model: PreTrainedModel, processor: Processor, folder: Path) -> No
     processor.save_pretrained(folder)
 
 
-def require_same_vocabulary(policy: PreTrainedModel, discriminator: Qwen3VLMoeDiscriminator) -> None:
+def require_same_vocabulary(policy: PreTrainedModel, discriminator: Discriminator) -> None:
     """The discriminator reads the policy's tokens, so both must have the same ones."""
     ours, theirs = policy.config.text_config.vocab_size, discriminator.config.text_config.vocab_size
     if ours != theirs:

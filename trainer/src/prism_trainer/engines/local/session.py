@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from prism_trainer.engines.local.optimizer import StageOptimizer
 from prism_trainer.errors import ModelError, PrismError, Stopped
 from prism_trainer.reporting import Reporter, utc_now
 
+NOTES = "notes.json"
 PACKAGES = ("torch", "transformers", "safetensors", "prism-trainer")
 
 
@@ -76,18 +78,35 @@ class Session:
         for role, one in trained.items():
             one.optimizer.restore(Path(self.job.resume_from.uri) / "state" / f"{role}.safetensors")
 
-    def after_step(self, step: int, trained: Mapping[str, Trained], total_steps: int, save_every: int) -> None:
-        """Save when due; when asked to stop, save and leave."""
-        if self.reporter.stop_requested and step < total_steps:
-            raise Stopped(self.save(step, trained, final=False))
-        if step % save_every == 0 and step < total_steps:
-            self.save(step, trained, final=False)
+    def read_note(self, name: str, default: int) -> int:
+        """A count that the checkpoint being resumed was given in `after_step`; `default` where there is none."""
+        if self.job.resume_from is None:
+            return default
+        file = Path(self.job.resume_from.uri) / "state" / NOTES
+        return int(json.loads(file.read_text()).get(name, default)) if file.is_file() else default
 
-    def save(self, step: int, trained: Mapping[str, Trained], *, final: bool, metrics: dict[str, float] | None = None) -> CheckpointRef:
+    def after_step(
+        self, step: int, trained: Mapping[str, Trained], total_steps: int, save_every: int, notes: Mapping[str, int] | None = None
+    ) -> None:
+        """Save when due; when asked to stop, save and leave. `notes` are counts that cannot be told from the step."""
+        if self.reporter.stop_requested and step < total_steps:
+            raise Stopped(self.save(step, trained, final=False, notes=notes))
+        if step % save_every == 0 and step < total_steps:
+            self.save(step, trained, final=False, notes=notes)
+
+    def save(
+        self,
+        step: int,
+        trained: Mapping[str, Trained],
+        *,
+        final: bool,
+        metrics: dict[str, float] | None = None,
+        notes: Mapping[str, int] | None = None,
+    ) -> CheckpointRef:
         """Commit models, and for a checkpoint to go on from, their optimizers."""
         payload: dict[str, Writer] = {role: _model_writer(one) for role, one in trained.items()}
         if not final:
-            payload["state"] = lambda folder: _write_state(folder, trained)
+            payload["state"] = lambda folder: _write_state(folder, trained, notes or {})
         architectures = {role: type(one.model).__name__ for role, one in trained.items()}
         return self.commit(step, payload, architectures, final=final, metrics=metrics)
 
@@ -179,6 +198,8 @@ def _model_writer(trained: Trained) -> Writer:
     return lambda folder: save_model(trained.model, trained.processor, folder)
 
 
-def _write_state(folder: Path, trained: Mapping[str, Trained]) -> None:
+def _write_state(folder: Path, trained: Mapping[str, Trained], notes: Mapping[str, int]) -> None:
     for role, one in trained.items():
         one.optimizer.save(folder / f"{role}.safetensors")
+    if notes:
+        (folder / NOTES).write_text(json.dumps(notes))

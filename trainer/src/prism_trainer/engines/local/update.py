@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from prism_trainer.algorithms.losses import clipped_surrogate, token_mean
+from prism_trainer.algorithms.losses import kl_to_reference, mean_over, surrogate
 from prism_trainer.contract.configs import PolicyLoss
 from prism_trainer.data.rows import Prompt
 from prism_trainer.engines.local.encoding import PromptBatch, PromptEncoder
@@ -64,6 +64,14 @@ def chunk_responses(prompts: list[Prompt], responses: Responses, size: int) -> I
         yield Chunk([prompts[index] for index in used.tolist()], rows, select)
 
 
+@dataclass(frozen=True)
+class Reference:
+    """The policy that the KL term holds on to, and how tightly."""
+
+    policy: PreTrainedModel
+    coefficient: float
+
+
 def update_policy(
     policy: PreTrainedModel,
     optimizer: StageOptimizer,
@@ -76,31 +84,31 @@ def update_policy(
     temperature: float,
     vocabulary: Vocabulary,
     micro_batch_size: int,
+    reference: Reference | None = None,
 ) -> dict[str, float]:
-    """One optimizer step on the clipped surrogate, averaged over all response tokens.
+    """One optimizer step on the surrogate of `loss`, averaged as it asks over the whole update, plus the KL to the reference if any.
 
     The batch is used once, right after it was drawn, so the old policy is the present one: its log-probabilities are these, detached,
     and need no pass of their own.
     """
     device = advantages_R.device
-    num_tokens = int(responses.mask_RT.sum())
-    totals = {"actor/loss": 0.0, "actor/entropy": 0.0, "actor/clip_fraction": 0.0}
+    num_tokens, num_responses = int(responses.mask_RT.sum()), len(responses.prompt_R)
+    totals = {"actor/loss": 0.0, "actor/entropy": 0.0, "actor/clip_fraction": 0.0} | ({"actor/kl": 0.0} if reference else {})
     for chunk in chunk_responses(prompts, responses, micro_batch_size):
         mask = responses.mask_RT[chunk.select_R]
         longest = int(mask.sum(dim=1).max())
         ids, mask = responses.token_ids_RT[chunk.select_R, :longest], mask[:, :longest]
         batch = encoder.collate(chunk.prompts).to(device)
-        scores = score_tokens(policy, batch, chunk.rows_R.to(device), ids, mask, temperature, vocabulary, encoder.image_token_id)
-        terms = clipped_surrogate(
-            scores.log_probs_RT,
-            scores.log_probs_RT.detach(),
-            advantages_R[chunk.select_R],
-            mask,
-            clip_low=loss.clip_low,
-            clip_high=loss.clip_high,
-            dual_clip=loss.dual_clip,
-        )
-        value = token_mean(terms.loss_RT, mask, num_tokens)
+        inputs = (batch, chunk.rows_R.to(device), ids, mask, temperature, vocabulary, encoder.image_token_id)
+        scores = score_tokens(policy, *inputs)
+        terms = surrogate(loss, scores.log_probs_RT, scores.log_probs_RT.detach(), advantages_R[chunk.select_R], mask)
+        value = mean_over(loss, terms.loss_RT, mask, num_tokens=num_tokens, num_responses=num_responses)
+        if reference is not None:
+            with torch.no_grad():
+                held = score_tokens(reference.policy, *inputs).log_probs_RT
+            kl = mean_over(loss, kl_to_reference(scores.log_probs_RT, held), mask, num_tokens=num_tokens, num_responses=num_responses)
+            value = value + reference.coefficient * kl
+            totals["actor/kl"] += kl.item()
         value.backward()  # type: ignore[no-untyped-call]
         totals["actor/loss"] += value.item()
         totals["actor/entropy"] += scores.entropy_RT.sum().item() / num_tokens
