@@ -22,8 +22,6 @@ def unsupported_locally(config: AnyConfig) -> list[tuple[str, str]]:
             return _alignment(config)
         case RlvrConfig():
             return _rlvr(config)
-        case EvaluationConfig():
-            return _evaluation(config)
         case _:
             return []
 
@@ -48,13 +46,4 @@ def _rlvr(config: RlvrConfig) -> list[tuple[str, str]]:
         found.append(("algorithm.name", f"algorithm '{config.algorithm.name}' is not carried out yet; use 'grpo'"))
     if config.kl_coef:
         found.append(("klCoef", "a KL term is not carried out yet; set it to 0"))
-    return found
-
-
-def _evaluation(config: EvaluationConfig) -> list[tuple[str, str]]:
-    found = []
-    if config.benchmarks:
-        found.append(("benchmarks", "named benchmarks are not carried out yet; give the stage's data instead"))
-    if config.judge:
-        found.append(("judge", "a judge is not carried out yet; leave it out, rules decide"))
     return found

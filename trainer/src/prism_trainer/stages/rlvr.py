@@ -23,7 +23,7 @@ from prism_trainer.engines.local.session import Session, Trained
 from prism_trainer.engines.local.update import update_policy
 from prism_trainer.reporting import Reporter
 from prism_trainer.responses import ParsedResponse
-from prism_trainer.rewards.verifiable import VerifiableReward, verifiable_reward
+from prism_trainer.rewards.verifiable import VerifiableReward, symbolic_metrics, verifiable_reward
 from prism_trainer.seeds import generator_for
 
 
@@ -60,6 +60,7 @@ def run(job: StageJob, config: RlvrConfig, reporter: Reporter) -> CheckpointRef:
             temperature=config.rollout.temperature, vocabulary=vocabulary, micro_batch_size=config.micro_batch_size,
         )  # fmt: skip
         metrics = {**reward_metrics(rewards, rewards_PN), **updated, "response_length/mean": responses.lengths_R.float().mean().item()}
+        metrics |= symbolic_metrics()
         reporter.step(step + 1, metrics)
         if step % config.dump_every == 0:
             reporter.dump(step + 1, sample_records(batch, responses, texts, rewards, advantages))
