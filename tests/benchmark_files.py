@@ -47,7 +47,9 @@ def mathvista() -> list[Row]:
 def mathverse() -> list[Row]:
     versions = ("Text Dominant", "Text Lite", "Vision Intensive", "Vision Dominant", "Vision Only")
     rows = []
-    for problem, (question, choices, answer) in enumerate([("Find angle A.", "\nChoices:\nA:60°\nB:70°", "B"), ("Find x.", "", "7")], start=1):
+    for problem, (question, choices, answer) in enumerate(
+        [("Find angle A.", "\nChoices:\nA:60°\nB:70°", "B"), ("Find x.", "", "7")], start=1
+    ):
         for number, version in enumerate(versions):
             whole = question + choices
             rows.append(
@@ -126,7 +128,14 @@ def mmmu_pro() -> dict[str, list[Row]]:
 def hallusionbench() -> list[Row]:
     rows = []
     for figure, question, answer in (("0", "0", "1"), ("0", "1", "0"), ("1", "0", "0"), ("1", "1", "1")):
-        place = {"category": "VD", "subcategory": "illusion", "visual_input": "1", "set_id": "3", "figure_id": figure, "question_id": question}
+        place = {
+            "category": "VD",
+            "subcategory": "illusion",
+            "visual_input": "1",
+            "set_id": "3",
+            "figure_id": figure,
+            "question_id": question,
+        }
         asked = {"question": f"Is line {question} longer?", "gt_answer": answer, "gt_answer_details": "..."}
         rows.append({**place, **asked, "sample_note": "x", "filename": "./x.png", "image": image(int(figure))})
     return rows
@@ -135,7 +144,10 @@ def hallusionbench() -> list[Row]:
 LAYOUT: dict[str, dict[str, list[Row]]] = {
     "mathvista": {"data/testmini-00000-of-00001-725687bf7a18d64b": mathvista()},
     "mathverse": {"testmini": mathverse(), "testmini_text_only": mathverse()[:1]},
-    "mathvision": {"data/testmini-00000-of-00001-f8ff70fcb2f29b1d": mathvision(), "data/test-00000-of-00001-3532b8d3f1b4047a": mathvision()[:1]},
+    "mathvision": {
+        "data/testmini-00000-of-00001-f8ff70fcb2f29b1d": mathvision(),
+        "data/test-00000-of-00001-3532b8d3f1b4047a": mathvision()[:1],
+    },
     "wemath": {"data/testmini-00000-of-00001-adbfe22dcd3558e6": wemath()},
     "mmmu": {
         "Accounting/validation-00000-of-00001": mmmu()[:1],

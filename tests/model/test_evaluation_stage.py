@@ -10,7 +10,6 @@ from prism_trainer.contract.checkpoint import CheckpointRef
 from prism_trainer.contract.configs import EvaluationConfig
 from prism_trainer.contract.job import StageJob
 from prism_trainer.contract.results import EvaluationMeasurement, EvaluationSample
-from prism_trainer.errors import Stopped
 from prism_trainer.reporting import Reporter
 from prism_trainer.stages import evaluation
 

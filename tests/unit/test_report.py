@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from fake_run import FakeRun
-from prism_operator.report import summary_table, write_report
+from prism_operator.report import summary_tables, write_report
 from prism_operator.report.folder import read_run
 from prism_operator.report.responses import compare, split_tags
 from prism_operator.report.summary import headline
@@ -201,7 +201,7 @@ def test_overlapping_intervals_are_called_that(folder: Path) -> None:
 def test_the_table_has_a_row_for_each_stage_with_what_was_measured(folder: Path) -> None:
     console = Console(width=120, file=io.StringIO())
     with console.capture() as shown:
-        console.print(summary_table(folder))
+        console.print(summary_tables(folder)[0])
     lines = [" ".join(line.replace("\N{NO-BREAK SPACE}", " ").split()) for line in shown.get().splitlines()]
     assert "sft 180 1m 04s 43.5 ± 2.2 % 96.2 % 49.1" in lines
     assert "discriminator 60 41 s – – –" in lines
@@ -209,4 +209,5 @@ def test_the_table_has_a_row_for_each_stage_with_what_was_measured(folder: Path)
 
 
 def test_the_table_of_an_empty_folder_says_so(tmp_path: Path) -> None:
-    assert summary_table(tmp_path).row_count == 0
+    (table,) = summary_tables(tmp_path)
+    assert table.row_count == 0

@@ -60,10 +60,11 @@ def _print_end(ended: Ended, run_dir: Path, console: Console) -> None:
 
 def _print_results(run_dir: Path, status: PrismRunStatus, console: Console) -> None:
     """The run is complete whatever the report says: drawing it must not turn success into failure."""
-    from prism_operator.report import summary_table, write_report
+    from prism_operator.report import summary_tables, write_report
 
     try:
-        console.print(summary_table(run_dir))
+        for table in summary_tables(run_dir):
+            console.print(table)
         console.print(f"report: {write_report(run_dir)}", soft_wrap=True, highlight=False)
     except Exception as error:
         print(f"prism: the run is complete, and its report could not be drawn: {error}", file=sys.stderr)
