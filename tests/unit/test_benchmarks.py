@@ -65,8 +65,9 @@ def test_mathvista_asks_for_what_the_answer_is(read):
 
 @pytest.mark.parametrize(
     ("pid", "answer", "right"),
-    [("1", "1.2", True), ("1", "1.24", True), ("1", "1.2 m", True), ("1", "1.3", False), ("1", "12", False), ("3", "4.0", True), ("3", "four", True),
-     ("4", "[1,3]", True), ("4", "1", False), ("2", "B", True), ("2", "(B) -5", True), ("2", "-5", True), ("2", "B) 3", False), ("2", "C", False)],
+    [("1", "1.2", True), ("1", "1.24", True), ("1", "1.2 m", True), ("1", "1.3", False), ("1", "12", False), ("3", "4.0", True),
+     ("3", "four", True), ("4", "[1,3]", True), ("4", "1", False), ("2", "B", True), ("2", "(B) -5", True), ("2", "-5", True),
+     ("2", "B) 3", False), ("2", "C", False)],
 )  # fmt: skip
 def test_mathvista_is_judged_to_its_precision(read, pid, answer, right):
     assert is_right(read("mathvista")[pid], answer) is right

@@ -2,7 +2,8 @@
 
 Upstream asks each benchmark in its own words, some against the system prompt ("answer directly", "step by step"), We-Math with another
 system prompt (defects D1, D5). Here the question is the data set's, the choices are listed in one way, and one last line says what kind
-of answer is wanted. Images go before the text; where a text points at one, it is named by its number.
+of answer is wanted. Images go before the text; where a text points at one, it is named by its number; a mark on a
+line of its own only says where the image stood.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ WHOLE_NUMBER = "Answer with a whole number."
 A_LIST = "Answer with a list of numbers."
 FREE = ""
 _IMAGE_MARK = re.compile(r"<\s*image\s*_?(\d*)\s*>")
+_MARKS_ALONE = re.compile(r"^[ \t]*(?:<\s*image\s*_?\d*\s*>[ \t]*)+$\n?", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Problem:
 
 def pose(question: str, kind: str, options: Sequence[str] = ()) -> str:
     """The text of the user's turn."""
-    lines = [without_marks(question) or IN_THE_IMAGE]
+    lines = [without_marks(_MARKS_ALONE.sub("", question)) or IN_THE_IMAGE]
     if options:
         lines += ["Choices:", *(f"{letter}. {without_marks(text)}".rstrip() for letter, text in zip(LETTERS, options, strict=False))]
     return "\n".join([*lines, kind] if kind else lines)

@@ -83,16 +83,15 @@ class SampleRecord:
         except OSError:
             content = b""
         if not content.startswith(self._head):
-            self._file.unlink(missing_ok=True)
-            self._append(self._head)
+            self._append(self._head, "wb")
         elif not content.endswith(b"\n"):
             self._append(b"\n")
 
-    def _append(self, content: bytes) -> int:
+    def _append(self, content: bytes, mode: str = "ab") -> int:
         """Where in the file it begins."""
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            with self._file.open("ab") as file:
+            with self._file.open(mode) as file:
                 start = file.tell()
                 file.write(content)
                 return start
