@@ -13,7 +13,7 @@ from prism_trainer.contract.results import EvaluationSample
 from prism_trainer.data.rows import Prompt
 from prism_trainer.evaluation.marking import Response, mark
 from prism_trainer.evaluation.problems import Problem
-from prism_trainer.evaluation.statistics import EXACT_UP_TO, PERMUTATIONS, Resampling, bootstrap_interval, interval, sign_flip_p_value
+from prism_trainer.evaluation.resampling import EXACT_UP_TO, PERMUTATIONS, Resampling, bootstrap_interval, interval, sign_flip_p_value
 from prism_trainer.evaluation.summary import Answers, summarise
 from prism_trainer.responses import parse_response
 

@@ -13,8 +13,8 @@ from prism_trainer.checkpoints import read_manifest
 from prism_trainer.contract.checkpoint import CheckpointRef
 from prism_trainer.contract.configs import EvaluationConfig
 from prism_trainer.contract.results import Comparison, EvaluationMeasurement, EvaluationSample, Score
+from prism_trainer.evaluation.resampling import Array, Resampling, interval, sign_flip_p_value
 from prism_trainer.evaluation.scores import ACCURACY, Scorer, shares
-from prism_trainer.evaluation.statistics import Array, Resampling, interval, sign_flip_p_value
 from prism_trainer.seeds import seed_for
 
 
