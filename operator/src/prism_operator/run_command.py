@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from prism_operator.live import RunDisplay
 
 
+WIDEST_TABLE = 240
+"""Tables are as wide as their content: nine columns broken into an 80-column terminal can be read by nobody, long lines can."""
+
+
 def run_file(file: Path, redo: bool, run_dir: Path | None, plain: bool) -> int:
     """The exit code."""
     machine = this_machine()
@@ -64,7 +68,8 @@ def _print_results(run_dir: Path, status: PrismRunStatus, console: Console) -> N
 
     try:
         for table in summary_tables(run_dir):
-            console.print(table)
+            table.width = console.measure(table, options=console.options.update(width=WIDEST_TABLE)).maximum
+            console.print(table, crop=False)
         console.print(f"report: {write_report(run_dir)}", soft_wrap=True, highlight=False)
     except Exception as error:
         print(f"prism: the run is complete, and its report could not be drawn: {error}", file=sys.stderr)
