@@ -22,7 +22,7 @@ from prism_trainer.contract.checkpoint import CheckpointManifest, CheckpointRef,
 from prism_trainer.contract.configs import StageConfig
 from prism_trainer.contract.job import DataSource, StageJob
 from prism_trainer.contract.report import MetricsLine, Progress, StageResult
-from prism_trainer.contract.results import EvaluationRow, EvaluationSample
+from prism_trainer.contract.results import Comparison, EvaluationRow, EvaluationSample, Score
 from prism_trainer.contract.schema import digest_of
 
 TIME = "2026-11-23T04:{minute:02d}:{second:02d}Z"
@@ -59,6 +59,7 @@ class FakeRun:
     rng: random.Random = field(default_factory=lambda: random.Random(7))
     digests: dict[str, str] = field(default_factory=lambda: {"model": digest_of("base model")})
     stages: list[str] = field(default_factory=list)
+    benchmarks: tuple[str, ...] = ()
 
     def finished(self) -> FakeRun:
         for stage in ("sft", "discriminator", "alignment", "rlvr"):
@@ -174,7 +175,9 @@ class FakeRun:
         policies = [stage for stage in self.stages if stage in MEASURED]
         samples = [sample for stage in policies for sample in samples_of(stage, self.rng)]
         (checkpoint / "results" / "samples.jsonl").write_text("".join(sample.model_dump_json() + "\n" for sample in samples))
-        rows = [row_of(stage, self.digests[stage]) for stage in policies]
+        rows = compared([row_of(stage, self.digests[stage]) for stage in policies])
+        for name in self.benchmarks:
+            rows += compared([on_benchmark(row_of(stage, self.digests[stage]), name) for stage in policies])
         (self.folder / "results.json").write_text(json.dumps([row.model_dump() for row in rows]))
         if "evaluation" not in self.stages:
             self.stages.append("evaluation")
@@ -322,6 +325,23 @@ def row_of(stage: str, manifest: str) -> EvaluationRow:
         num_seeds=3,
         manifest=manifest,
     )
+
+
+def on_benchmark(row: EvaluationRow, name: str) -> EvaluationRow:
+    """The same on a benchmark, a tenth lower, with a sub-score."""
+    lower = {key: getattr(row, key) - 0.1 for key in ("accuracy", "ci_low", "ci_high")}
+    sub = Score(value=row.accuracy, ci_low=row.ci_low, ci_high=row.ci_high)
+    return row.model_copy(update={**lower, "benchmark": name, "scores": {"version/<Text & Lite>": sub}, "rule_accuracy": 0.2})
+
+
+def compared(rows: list[EvaluationRow]) -> list[EvaluationRow]:
+    """Each with all before it."""
+    return [row.model_copy(update={"compared": tuple(_against(other, row) for other in rows[:index])}) for index, row in enumerate(rows)]
+
+
+def _against(before: EvaluationRow, after: EvaluationRow) -> Comparison:
+    change = after.accuracy - before.accuracy
+    return Comparison(against=before.stage, difference=change, ci_low=change - 0.02, ci_high=change + 0.02, p_value=0.0004)
 
 
 def samples_of(stage: str, rng: random.Random) -> list[EvaluationSample]:

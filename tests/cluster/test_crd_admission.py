@@ -165,7 +165,7 @@ REFUSED_AT_ADMISSION = {
         [at(f"{RLVR}.config.algorithm", {"name": "gspo", "overlongPenalty": 1})],
         "found overlongPenalty with name gspo; only name dapo may have it",
     ),
-    "a benchmark there is not": ([at(f"{EVALUATION}.config.benchmarks", ["gsm8k"])], 'Unsupported value: "gsm8k"'),
+    "a benchmark there is not": ([at(f"{EVALUATION}.config.benchmarks", [{"name": "gsm8k"}])], 'Unsupported value: "gsm8k"'),
     "an evaluation of nothing": ([at(f"{EVALUATION}.checkpoints", [])], "should have at least 1 items"),
     "an engine there is not": ([at("engine", "ray")], 'spec.engine: Unsupported value: "ray"'),
     "a cluster policy there is not": ([at("clusterPolicy", "Sometimes")], 'Unsupported value: "Sometimes"'),

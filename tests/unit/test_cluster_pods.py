@@ -21,7 +21,7 @@ SECRET = {"name": "secret", "key": "file"}
 BUCKET = {"objectStore": {"uri": "s3://bucket/prefix", "endpoint": "http://store:9000", "credentials": SECRET}}
 RUNS = {
     "plain": {},
-    "bucket": {"storage": BUCKET, "secrets": {"huggingFace": SECRET, "wandb": SECRET, "objectStore": SECRET}},
+    "bucket": {"storage": BUCKET, "secrets": {"huggingFace": SECRET, "wandb": SECRET, "judge": SECRET, "objectStore": SECRET}},
     "gpus": {"resources": {"gpusPerNode": 8, "gpuType": "NVIDIA-H100", "cpus": 4, "memory": "64Gi", "sharedMemory": "16Gi"}},
     "gang": {"engine": "verl", "resources": {"nodes": 3, "gpusPerNode": 8}},
     "reuse": {"clusterPolicy": "Reuse"},

@@ -7,7 +7,6 @@ import pytest
 
 from prism_operator.parse import parse_run
 from prism_operator.plan import plan_problems
-from prism_trainer.contract.supported import unsupported_locally
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 learning = pytest.importorskip("learning")
@@ -17,7 +16,6 @@ def _stages(name, seed=0):
     variant = next(one for one in learning.VARIANTS if one.name == name)
     found = parse_run(learning.prismrun(variant, seed, Path("/out")))
     assert found.problems == () and plan_problems(found.run) == []
-    assert all(unsupported_locally(stage.config) == [] for stage in found.run.spec.stages)
     return {stage.kind: stage for stage in found.run.spec.stages}
 
 

@@ -76,7 +76,9 @@ def test_an_option_of_the_run_that_nothing_carries_out_here_is_refused(folder, s
         ("sft", {"data": [{"uri": "data/folder"}]}, "data[0].uri"),
         ("sft", {"data": [{"uri": "gs://bucket/a.jsonl"}]}, "data[0].uri"),
         ("sft", {"data": [{"uri": "sft.jsonl", "revision": "v1"}]}, "data[0].revision"),
-        ("evaluation", {"config": {"judge": {"model": "m", "baseUrl": "u"}}}, "config.judge"),
+        ("evaluation", {"config": {"benchmarks": [{"name": "mmmu", "uri": "nowhere"}]}}, "config.benchmarks[0].uri"),
+        ("evaluation", {"config": {"benchmarks": [{"name": "mmmu", "uri": "s3://b/p"}]}}, "config.benchmarks[0].uri"),
+        ("evaluation", {"config": {"benchmarks": [{"name": "mmmu", "uri": "base", "revision": "x"}]}}, "config.benchmarks[0].revision"),
     ],
     ids=lambda value: str(value)[:40],
 )

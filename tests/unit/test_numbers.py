@@ -9,7 +9,7 @@ from pydantic.alias_generators import to_snake
 import prism_trainer
 from prism_trainer.contract.configs import AlignmentConfig, Dapo, DiscriminatorConfig, Grpo, Gspo, RlvrConfig
 
-TABLE = Path(prism_trainer.__file__).parents[2] / "decisions" / "0005-whose-numbers.md"
+TABLE = Path(prism_trainer.__file__).parents[2] / "decisions" / "0006-whose-numbers.md"
 OWNERS = {
     one.__name__.removesuffix("Config").lower(): one() for one in (AlignmentConfig, DiscriminatorConfig, RlvrConfig, Grpo, Dapo, Gspo)
 }

@@ -4,7 +4,9 @@ import pytest
 
 from builders import make_pipeline, make_run
 from prism_operator.errors import BadRunError
+from prism_operator.parse import parse_run
 from prism_operator.plan import Site, make_plan, plan_problems
+from prism_operator.problems import format_path
 from prism_trainer.contract.checkpoint import CheckpointRef
 
 
@@ -46,6 +48,8 @@ def test_an_evaluation_without_earlier_policies_measures_the_base_model():
         (("evaluation", {"checkpoints": ["rlvr"]}), {"evaluation"}),
         (("sft", {"config": {"saveEvery": 7}}), set()),
         (("rlvr", {"config": {"dumpEvery": 7}}), set()),
+        (("evaluation", {"config": {"benchmarks": [{"name": "mmmu"}]}}), {"evaluation"}),
+        (("evaluation", {"config": {"judge": {"model": "j", "baseUrl": "http://j"}}}), {"evaluation"}),
         (("rlvr", {"retries": {"hang": 7}, "deadlines": {"stageSeconds": 7}, "resources": {"cpus": 1}}), set()),
     ],
     ids=str,
@@ -63,6 +67,38 @@ def test_a_change_moves_the_digests_of_its_stage_and_of_all_that_follows_from_it
 def test_seed_prompt_engine_and_model_move_every_digest(spec):
     before, after = make_pipeline().plan(), make_pipeline(**spec).plan()
     assert all(a.config_digest != b.config_digest for a, b in zip(before.stages, after.stages, strict=True))
+
+
+def test_how_fast_a_judge_is_asked_does_not_move_a_digest():
+    judges = ({}, {"concurrency": 2, "timeoutSeconds": 1, "cache": "x", "apiKeyEnv": "KEY_OF_MINE"})
+    digests = set()
+    for more in judges:
+        judge = {"model": "j", "baseUrl": "http://j", **more}
+        digests.add(make_run().stage("evaluation", config={"judge": judge}).plan().stage("evaluation").config_digest)
+    assert len(digests) == 1
+
+
+def test_folders_of_benchmarks_and_verdicts_are_located_as_data_sets_are_and_addresses_stay():
+    benchmarks = [{"name": "mmmu", "uri": "data/mmmu"}, {"name": "mathvista"}, {"name": "wemath", "uri": "hf://datasets/a/b"}]
+    judge = {"model": "j", "baseUrl": "http://j", "cache": "verdicts"}
+    run = make_run().stage("evaluation", config={"benchmarks": benchmarks, "judge": judge}).run()
+    config = make_plan(run, Site(root_uri="/a", base_dir="/x")).stage("evaluation").config
+    assert [one.uri for one in config.benchmarks] == ["/x/data/mmmu", None, "hf://datasets/a/b"]
+    assert config.judge.cache == "/x/verdicts"
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({"benchmarks": [{"name": "mmmu"}, {"name": "mmmu"}]}, "benchmarks has mmmu more than once"),
+        ({"seeds": [1, 1]}, "seeds has 1 more than once"),
+        ({"benchmarks": ["mmmu"]}, "benchmarks"),
+        ({"judge": {"model": "j", "baseUrl": "judge:8000"}}, "baseUrl"),
+    ],
+)
+def test_an_evaluation_that_says_something_twice_or_wrongly_is_refused(config, sentence):
+    problems = parse_run(make_run().stage("evaluation", config=config).raw).problems
+    assert any(sentence in f"{format_path(problem.path)}: {problem.sentence}" for problem in problems)
 
 
 def test_where_things_lie_does_not_move_a_digest():

@@ -10,6 +10,7 @@ from local_runs import wait_for
 from object_storage import bucket, failing_proxy, object_server  # noqa: F401
 from pod_runs import OTHER_DIGEST, PodRun, ask_to_stop, commit
 from prism_trainer.contract.checkpoint import CheckpointRef
+from prism_trainer.contract.configs import EvaluationConfig
 from prism_trainer.contract.job import DataSource
 from prism_trainer.contract.report import FailureClass
 from prism_trainer.stores.client import ObjectClient
@@ -123,6 +124,18 @@ def test_inputs_and_data_are_copied_and_the_trainer_sees_paths(pod, bucket, put,
     assert job["inputs"]["base"]["uri"] == str(here / "base") and (here / "base/config.json").read_text() == "{}"
     assert job["data"][0]["uri"] == str(here / "data/a.json")
     assert sorted(path.relative_to(here / "data").as_posix() for path in (here / "data").rglob("*.*")) == ["a.json", "images/1.png"]
+
+
+def test_a_benchmarks_folder_is_copied_whole_and_one_of_the_hub_is_left_to_the_stage(pod, bucket, tmp_path):  # noqa: F811
+    file = bucket.file(f"{bucket.uri}/mmmu/Math/validation-0.parquet")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"rows")
+    benchmarks = ({"name": "mmmu", "uri": f"{bucket.uri}/mmmu"}, {"name": "mathvista"})
+    code, _ = pod.run(pod.write(pod.job(stage="evaluation", config=EvaluationConfig(benchmarks=benchmarks))))
+    job = json.loads((tmp_path / "work/jobs/evaluation.json").read_text())
+    here = tmp_path / "work/s3" / bucket.name / "mmmu"
+    assert code == 0 and (here / "Math/validation-0.parquet").read_bytes() == b"rows"
+    assert job["config"]["benchmarks"] == [{"name": "mmmu", "uri": str(here)}, {"name": "mathvista"}]
 
 
 @pytest.mark.parametrize(

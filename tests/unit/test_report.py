@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,10 +11,10 @@ import pytest
 from rich.console import Console
 
 from fake_run import FakeRun
-from prism_operator.report import summary_table, write_report
+from prism_operator.report import summary_tables, write_report
 from prism_operator.report.folder import read_run
 from prism_operator.report.responses import compare, split_tags
-from prism_operator.report.summary import headline
+from prism_operator.report.summary import headline, run_headline
 
 VOID = {"meta", "img", "link", "br", "hr", "input", "path", "use"}
 OPTIONAL_END = {"td", "th", "tr", "li", "p", "tbody", "thead", "tfoot"}
@@ -201,7 +202,7 @@ def test_overlapping_intervals_are_called_that(folder: Path) -> None:
 def test_the_table_has_a_row_for_each_stage_with_what_was_measured(folder: Path) -> None:
     console = Console(width=120, file=io.StringIO())
     with console.capture() as shown:
-        console.print(summary_table(folder))
+        console.print(summary_tables(folder)[0])
     lines = [" ".join(line.replace("\N{NO-BREAK SPACE}", " ").split()) for line in shown.get().splitlines()]
     assert "sft 180 1m 04s 43.5 ± 2.2 % 96.2 % 49.1" in lines
     assert "discriminator 60 41 s – – –" in lines
@@ -209,4 +210,61 @@ def test_the_table_has_a_row_for_each_stage_with_what_was_measured(folder: Path)
 
 
 def test_the_table_of_an_empty_folder_says_so(tmp_path: Path) -> None:
-    assert summary_table(tmp_path).row_count == 0
+    (table,) = summary_tables(tmp_path)
+    assert table.row_count == 0
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with two of the seven benchmarks."""
+    return FakeRun(tmp_path_factory.mktemp("measured"), benchmarks=("mmmu", "mathvista")).finished().folder
+
+
+def shown(folder: Path) -> list[str]:
+    console = Console(width=200, file=io.StringIO())
+    with console.capture() as captured:
+        for table in summary_tables(folder):
+            console.print(table)
+    return [" ".join(line.replace("\N{NO-BREAK SPACE}", " ").split()) for line in captured.get().splitlines()]
+
+
+def test_checkpoints_stand_beside_the_papers_models_on_the_benchmarks_that_were_run(measured: Path) -> None:
+    lines = shown(measured)
+    assert "model MathVista MMMU mean" in lines
+    assert "rlvr 49.8 ± 2.2 % 49.8 ± 2.2 % 49.8 %" in lines
+    assert "paper: 4B PRISM+GRPO 77.9 % 64.1 % 71.0 %" in lines
+    assert sum(line.startswith("paper:") for line in lines) == 18
+
+
+def test_the_table_tells_each_checkpoint_from_the_one_before_it_and_from_the_first(measured: Path) -> None:
+    lines = shown(measured)
+    assert "held-out data rlvr sft +16.3 (+14.3 to +18.3) <0.001" in lines
+    assert "MathVista rlvr alignment +8.6 (+6.6 to +10.6) <0.001" in lines
+    assert sum(line.startswith("MMMU ") for line in lines) == 3
+
+
+def test_a_run_without_benchmarks_has_no_table_of_them_and_none_of_the_papers_rows(folder: Path) -> None:
+    assert not any(line.startswith(("paper:", "Benchmarks")) for line in shown(folder))
+
+
+def test_the_page_has_benchmarks_sub_scores_and_every_difference(measured: Path) -> None:
+    page = write_report(measured).read_text()
+    text = text_of(page)
+    assert Page(page).open == [] and {"benchmarks", "differences"} <= set(Page(page).ids)
+    assert "paper: 8B PRISM+DAPO 78.2 % 66.2 % 72.2 %" in text
+    assert "MathVista of rlvr" in text and "20.0 % by rules alone" in text and "version/<Text & Lite>" in text
+    assert "MMMU alignment sft +7.7 (+5.7 to +9.7) <0.001" in text
+
+
+def test_a_run_of_benchmarks_alone_has_a_headline_of_their_mean(measured: Path) -> None:
+    run = read_run(measured)
+    assert (
+        run_headline(replace(run, rows=()))
+        == "Mean score on 2 benchmarks went from 33.5\N{NO-BREAK SPACE}% after sft to 49.8\N{NO-BREAK SPACE}% after rlvr."
+    )
+    assert run_headline(run).startswith("Held-out accuracy rose")
+
+
+def test_a_benchmark_nobody_knows_is_shown_by_its_name(tmp_path: Path) -> None:
+    folder = FakeRun(tmp_path, benchmarks=("mine", "mmmu")).finished().folder
+    assert "mine of sft" in text_of(write_report(folder).read_text())

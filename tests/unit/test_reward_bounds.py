@@ -12,7 +12,7 @@ from prism_trainer.responses import TAGS, parse_response
 from prism_trainer.rewards.answers import MAX_ANSWER_CHARS, answers_match, answers_match_by_rules
 from prism_trainer.rewards.listings import parse_listing
 from prism_trainer.rewards.symbolic import MAX_FORMULA_CHARS, SymbolicCounts, SymbolicJudge, is_too_large
-from prism_trainer.rewards.verifiable import JUDGES, verifiable_reward
+from prism_trainer.rewards.verifiable import JUDGES, symbolic_metrics, verifiable_reward
 
 MEGABYTE = 1_000_000
 SEEDS = [
@@ -137,6 +137,34 @@ def test_a_verdict_is_remembered_whichever_side_comes_first():
     judge = SymbolicJudge()
     assert [judge.same("5x+1", "1+5x"), judge.same("1+5x", "5x+1")] == [True, True]
     assert (judge.counts.same, judge.counts.remembered) == (1, 1)
+    judge.close()
+
+
+def test_a_verdict_that_was_cut_by_time_is_asked_again():
+    """It depends on the machine's load; what is too large for anybody is not."""
+    pytest.importorskip("math_verify")
+    judge = SymbolicJudge(seconds=0.2)
+    assert [judge.same(*SLOW), judge.same(*SLOW)] == [False, False]
+    assert (judge.counts.cut_by_time, judge.counts.remembered) == (2, 0)
+    assert [judge.same("9^{99999}", "x"), judge.same("9^{99999}", "x")] == [False, False]
+    assert (judge.counts.cut_by_size, judge.counts.remembered) == (1, 1)
+    judge.close()
+
+
+def test_a_verdict_that_nobody_could_give_is_asked_again(monkeypatch):
+    judge = SymbolicJudge()
+    monkeypatch.setattr(judge, "_ask", lambda *_: b"")
+    assert [judge.same("5x+1", "1+5x"), judge.same("5x+1", "1+5x")] == [False, False]
+    assert (judge.counts.unavailable, judge.counts.remembered) == (2, 0)
+
+
+def test_what_became_of_formulas_is_told_as_metrics():
+    pytest.importorskip("math_verify")
+    judge = SymbolicJudge()
+    judge.same("5x+1", "1+5x")
+    assert symbolic_metrics(judge) == {"symbolic/same": 1.0} | {
+        f"symbolic/{name}": 0.0 for name in ("different", "failed", "cut_by_size", "cut_by_time", "unavailable", "remembered")
+    }
     judge.close()
 
 

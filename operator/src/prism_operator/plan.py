@@ -33,14 +33,18 @@ from prism_operator.problems import Problem
 from prism_operator.wiring import Wire, wires_of
 from prism_trainer.contract.addresses import hub_set
 from prism_trainer.contract.checkpoint import CheckpointRef
-from prism_trainer.contract.configs import StageConfig
+from prism_trainer.contract.configs import EvaluationConfig, StageConfig
 from prism_trainer.contract.job import DataSource, Engine
 from prism_trainer.contract.schema import Frozen, digest_of
 
 Settings = TypeVar("Settings", bound=Frozen)
 
-WITHOUT_EFFECT = {"save_every", "dump_every"}
-"""Options that change what is written and when, and not what is learned: outside the configuration digest."""
+WITHOUT_EFFECT: dict[str, Any] = {
+    "save_every": True,
+    "dump_every": True,
+    "judge": {"api_key_env", "timeout_seconds", "concurrency", "cache"},
+}
+"""Options that change what is written, when and how fast, and not what is learned or found: outside the configuration digest."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +182,7 @@ def _stage_plan(
         name=stage.name,
         kind=stage.kind,
         engine=stage.engine or spec.engine,
-        config=stage.config,
+        config=_located(stage.config, site),
         config_digest=digest,
         wires=wires,
         data=tuple(source.model_copy(update={"uri": _data_uri(source.uri, site)}) for source in stage.data),
@@ -198,6 +202,17 @@ def _data_uri(uri: str, site: Site) -> str:
     if on_hub is not None:
         return on_hub.uri
     return site.located(uri) + ("/" if uri.endswith("/") and "://" not in uri else "")
+
+
+def _located(config: StageConfig, site: Site) -> StageConfig:
+    """Folders that a configuration names, as data sets are located; their digest is that of what the user wrote."""
+    if not isinstance(config, EvaluationConfig):
+        return config
+    benchmarks = tuple(one.model_copy(update={"uri": site.located(one.uri)}) if one.uri else one for one in config.benchmarks)
+    judge = config.judge
+    if judge and judge.cache:
+        judge = judge.model_copy(update={"cache": site.located(judge.cache)})
+    return config.model_copy(update={"benchmarks": benchmarks, "judge": judge})
 
 
 def _overlaid(base: Settings, override: Frozen | None) -> Settings:

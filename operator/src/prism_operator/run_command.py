@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from prism_operator.live import RunDisplay
 
 
+WIDEST_TABLE = 240
+"""Tables are as wide as their content: nine columns broken into an 80-column terminal can be read by nobody, long lines can."""
+
+
 def run_file(file: Path, redo: bool, run_dir: Path | None, plain: bool) -> int:
     """The exit code."""
     machine = this_machine()
@@ -60,10 +64,12 @@ def _print_end(ended: Ended, run_dir: Path, console: Console) -> None:
 
 def _print_results(run_dir: Path, status: PrismRunStatus, console: Console) -> None:
     """The run is complete whatever the report says: drawing it must not turn success into failure."""
-    from prism_operator.report import summary_table, write_report
+    from prism_operator.report import summary_tables, write_report
 
     try:
-        console.print(summary_table(run_dir))
+        for table in summary_tables(run_dir):
+            table.width = console.measure(table, options=console.options.update(width=WIDEST_TABLE)).maximum
+            console.print(table, crop=False)
         console.print(f"report: {write_report(run_dir)}", soft_wrap=True, highlight=False)
     except Exception as error:
         print(f"prism: the run is complete, and its report could not be drawn: {error}", file=sys.stderr)

@@ -30,6 +30,16 @@ def interval(share: float, low: float, high: float) -> str:
     return f"{100 * share:.1f} ± {50 * (high - low):.1f}{SPACE}%"
 
 
+def points(difference: float) -> str:
+    """`+2.1`, `−0.4`: a difference of two shares, in percentage points."""
+    return f"{100 * difference:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def probability(value: float) -> str:
+    """`0.032`; below a thousandth the digits say nothing."""
+    return f"{value:.3f}" if value >= 0.001 else "<0.001"
+
+
 def number(value: float) -> str:
     """Three significant digits; large ones whole, tiny ones in powers of ten."""
     return _digits(value).replace("-", "\N{MINUS SIGN}")

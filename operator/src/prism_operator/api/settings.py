@@ -43,6 +43,7 @@ class Secrets(Frozen):
 
     hugging_face: SecretRef | None = Field(None, description="Token for the Hugging Face hub.")
     wandb: SecretRef | None = Field(None, description="API key for Weights & Biases.")
+    judge: SecretRef | None = Field(None, description="API key of the evaluation's judge.")
     object_store: SecretRef | None = Field(None, description="Credentials for data and checkpoints in object storage.")
 
 

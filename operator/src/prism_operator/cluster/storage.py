@@ -8,6 +8,7 @@ from typing import Any
 from prism_operator.api import Resources, SecretRef
 from prism_operator.names import job_annotation
 from prism_operator.plan import RunPlan
+from prism_trainer.contract.configs import JUDGE_KEY
 from prism_trainer.contract.pod import JOBS_DIR, STORAGE_DIR, WORK_DIR
 
 CREDENTIALS_DIR = "/prism/secrets/object-store"
@@ -74,5 +75,5 @@ def object_store_credentials(plan: RunPlan) -> SecretRef | None:
 
 
 def _tokens(plan: RunPlan) -> list[dict[str, Any]]:
-    given = (("HF_TOKEN", plan.secrets.hugging_face), ("WANDB_API_KEY", plan.secrets.wandb))
+    given = (("HF_TOKEN", plan.secrets.hugging_face), ("WANDB_API_KEY", plan.secrets.wandb), (JUDGE_KEY, plan.secrets.judge))
     return [{"name": name, "valueFrom": {"secretKeyRef": {"name": ref.name, "key": ref.key}}} for name, ref in given if ref]

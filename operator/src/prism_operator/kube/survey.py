@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from prism_operator.api import AnyStage, PrismRun, Resources
 from prism_operator.errors import BadRunError
 from prism_operator.plan import Site
-from prism_operator.problems import Path, Problem, parse_path
+from prism_operator.problems import Path, Problem
 from prism_trainer.contract.checkpoint import CheckpointRef
 from prism_trainer.contract.pod import STORAGE_DIR
-from prism_trainer.contract.supported import unsupported_locally
 
 
 def survey(run: PrismRun) -> Site:
@@ -53,8 +52,6 @@ def _of_a_stage(run: PrismRun, stage: AnyStage, path: Path) -> Iterator[Problem]
     if nodes > 1:
         field = (*path, "resources", "nodes") if own else ("spec", "resources", "nodes")
         yield Problem(field, f"{nodes} machines are asked for, and engine 'local' computes on one; use 1, or engine 'verl'")
-    for option, sentence in unsupported_locally(stage.config):
-        yield Problem((*path, "config", *parse_path(option)), sentence)
 
 
 def _resources(resources: Resources, path: Path) -> Iterator[Problem]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from prism_operator.api import AnyStage, PrismRun, Resources
+from prism_operator.api import AnyStage, EvaluationStage, PrismRun, Resources
 from prism_operator.errors import BadRunError
 from prism_operator.local.machine import Machine
 from prism_operator.local.pins import pins_of
@@ -16,7 +16,6 @@ from prism_operator.problems import Path as FieldPath
 from prism_operator.problems import Problem, parse_path
 from prism_operator.wiring import wires_of
 from prism_trainer.contract.addresses import hub_set
-from prism_trainer.contract.supported import unsupported_locally
 
 STAGES: FieldPath = ("spec", "stages")
 
@@ -78,8 +77,8 @@ def _of_a_stage(run: PrismRun, stage: AnyStage, path: FieldPath, machine: Machin
     if stage.checkpoint is not None:
         return
     yield from _data(stage, path, machine)
-    for field, sentence in unsupported_locally(stage.config):
-        yield Problem((*path, "config", *parse_path(field)), sentence)
+    if isinstance(stage, EvaluationStage):
+        yield from _benchmarks(stage, (*path, "config", "benchmarks"), machine)
     if stage.config.device == "cuda" and machine.num_gpus() == 0:
         yield Problem((*path, "config", "device"), "a GPU is asked for, and this machine has none; use 'auto' or 'cpu'")
 
@@ -124,6 +123,17 @@ def _data(stage: AnyStage, path: FieldPath, machine: Machine) -> Iterator[Proble
             yield Problem((*path, "data", index, "uri"), f"{sentence}; write ./{source.uri} or {on_hub.uri}")
         if on_hub is None and source.revision is not None:
             yield Problem((*path, "data", index, "revision"), "only a data set on Hugging Face has revisions; leave it out")
+
+
+def _benchmarks(stage: EvaluationStage, path: FieldPath, machine: Machine) -> Iterator[Problem]:
+    """Data sets of the hub are fetched by the stage; only what must be here is looked for."""
+    for index, one in enumerate(stage.config.benchmarks):
+        on_hub = one.uri is None or one.uri.startswith("hf://")
+        found = None if on_hub else _missing(one.uri or "", machine, "data set", f"a folder laid out as {one.name} is published")
+        if found:
+            yield Problem((*path, index, "uri"), found)
+        if one.revision is not None and not on_hub:
+            yield Problem((*path, index, "revision"), "a local folder has no revisions; leave it out")
 
 
 def _missing(uri: str, machine: Machine, what: str, expected: str) -> str | None:

@@ -12,11 +12,12 @@ from pathlib import Path
 
 from rich.table import Table
 
+from prism_operator.report.benchmarks import make_tables
 from prism_operator.report.folder import read_run
 from prism_operator.report.page import write_page
 from prism_operator.report.summary import make_table
 
-__all__ = ["summary_table", "write_report"]
+__all__ = ["summary_tables", "write_report"]
 
 
 def write_report(run_dir: Path) -> Path:
@@ -24,6 +25,7 @@ def write_report(run_dir: Path) -> Path:
     return write_page(read_run(run_dir), run_dir)
 
 
-def summary_table(run_dir: Path) -> Table:
-    """Stage, steps, time, held-out accuracy with its interval, format rate, mean tokens."""
-    return make_table(read_run(run_dir))
+def summary_tables(run_dir: Path) -> tuple[Table, ...]:
+    """Stage, steps, time, held-out accuracy with its interval, format rate, mean tokens; benchmarks and differences where there are any."""
+    run = read_run(run_dir)
+    return (make_table(run), *make_tables(run))

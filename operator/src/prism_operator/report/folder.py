@@ -27,7 +27,7 @@ from prism_operator.report.record import Attempt, CommittedCheckpoint, RunRecord
 from prism_trainer.contract.checkpoint import MANIFEST, CheckpointManifest
 from prism_trainer.contract.job import StageJob
 from prism_trainer.contract.report import METRICS, PROGRESS, RESULT, MetricsLine, Progress, StageResult
-from prism_trainer.contract.results import EVALUATION_SAMPLES, RESULTS, EvaluationRow, EvaluationSample
+from prism_trainer.contract.results import EVALUATION_SAMPLES, HELD_OUT, RESULTS, EvaluationRow, EvaluationSample
 
 SAMPLE_LIMIT = 50_000
 """Samples read from one evaluation: seven benchmarks at full length fill gigabytes, and the page shows a few responses."""
@@ -41,11 +41,13 @@ def read_run(run_dir: Path) -> RunRecord:
     reader = _Reader(run_dir)
     run = reader.run()
     stages = tuple(reader.stage(folder) for folder in _folders(reader.stages_dir))
+    rows = tuple(reader.rows())
     return RunRecord(
         name=run.metadata.name if run else run_dir.resolve().name,
         run=run,
         stages=_in_order(stages, run),
-        rows=tuple(reader.rows()),
+        rows=tuple(row for row in rows if row.benchmark == HELD_OUT),
+        benchmarks=tuple(row for row in rows if row.benchmark != HELD_OUT),
         samples=tuple(reader.samples()),
         checkpoints=tuple(reader.checkpoints()),
         notes=tuple(reader.notes),

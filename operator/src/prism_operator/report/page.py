@@ -13,7 +13,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from prism_operator import names, wording
-from prism_operator.report import lineage, summary
+from prism_operator.report import benchmarks, lineage, summary
 from prism_operator.report.canvas import css_variables, style, to_png, to_svg
 from prism_operator.report.charts import make_charts
 from prism_operator.report.configuration import settings
@@ -21,6 +21,7 @@ from prism_operator.report.figures import draw_chart, draw_evaluation
 from prism_operator.report.images import find_images
 from prism_operator.report.record import RunRecord
 from prism_operator.report.responses import compare, split_tags
+from prism_trainer.contract.paper import TITLES
 
 REPORT = "report.html"
 PLOTS = "plots"
@@ -66,10 +67,17 @@ def _plate(name: str, caption: str, figure: Figure, folder: Path) -> Plate:
 def _content(run: RunRecord, run_dir: Path, figures: list[Plate]) -> dict[str, Any]:
     """Everything the template names."""
     rows = summary.stage_rows(run)
-    responses = compare(run.samples, [row.name for row in rows if row.measured], [row.stage for row in run.main_line])
+    measured = [row.name for row in rows if row.measured] or list(dict.fromkeys(row.stage for row in run.benchmarks))
+    responses = compare(run.samples, measured, [row.stage for row in run.main_line] or measured)
     return {
         "run": run,
-        "headline": summary.headline(run.main_line),
+        "headline": summary.run_headline(run),
+        "benchmarks": [TITLES[name] for name in benchmarks.benchmarks_of(run)],
+        "lines": benchmarks.lines(run),
+        "paper_note": benchmarks.PAPER_NOTE,
+        "differences": benchmarks.differences(run),
+        "sub_scores": benchmarks.sub_scores(run),
+        "titles": TITLES,
         "rows": rows,
         "seconds": sum(row.seconds for row in rows),
         "steps": sum(row.steps for row in rows),
@@ -106,6 +114,7 @@ def _environment() -> Environment:
         split_tags=split_tags,
         settings=settings,
         total_bytes=lineage.total_bytes,
+        probability=wording.probability,
     )
     environment.globals["interval"] = wording.interval
     return environment

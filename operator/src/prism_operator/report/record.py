@@ -134,9 +134,11 @@ class RunRecord:
     run: PrismRun | None
     stages: tuple[StageRecord, ...]
     rows: tuple[EvaluationRow, ...]
+    """Of the evaluations' own data; `benchmarks` are those of named benchmarks."""
     samples: tuple[EvaluationSample, ...]
     checkpoints: tuple[CommittedCheckpoint, ...]
     notes: tuple[str, ...]
+    benchmarks: tuple[EvaluationRow, ...] = ()
 
     @property
     def status(self) -> PrismRunStatus:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
+from prism_operator.report import benchmarks
 from prism_operator.report.record import RunRecord, StageRecord
 from prism_operator.report.sentences import joined
 from prism_operator.wording import duration, interval, percent
@@ -45,7 +46,7 @@ def _steps(stage: StageRecord) -> int:
 
 def make_table(run: RunRecord) -> Table:
     """For the end of `prism run`."""
-    table = Table(title=f"PrismRun {run.name}", caption=headline(run.main_line), box=None, padding=(0, 3, 0, 0), header_style="bold")
+    table = Table(title=f"PrismRun {run.name}", caption=run_headline(run), box=None, padding=(0, 3, 0, 0), header_style="bold")
     table.title_justify = table.caption_justify = "left"
     table.add_column("stage")
     for title in ("steps", "time", "held-out accuracy", "right format", "mean tokens"):
@@ -59,6 +60,11 @@ def _measured(row: EvaluationRow | None) -> tuple[str, str, str]:
     if row is None:
         return NOTHING, NOTHING, NOTHING
     return interval(row.accuracy, row.ci_low, row.ci_high), percent(row.format_rate), f"{row.mean_tokens:.1f}"
+
+
+def run_headline(run: RunRecord) -> str:
+    """Of held-out data where there is any, else of benchmarks."""
+    return headline(run.main_line) if run.main_line or not run.benchmarks else benchmarks.headline(run)
 
 
 def headline(rows: Sequence[EvaluationRow]) -> str:

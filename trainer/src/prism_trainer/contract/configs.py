@@ -1,7 +1,6 @@
 """One configuration per stage kind: every hyperparameter, its default and what it does.
 
-Defaults are the paper's README values (arXiv 2604.28123); where its scripts differ, the field says so. A field that no engine
-carries out yet is named in `contract.supported`, which refuses any other value than the default with a sentence.
+Defaults are the paper's README values (arXiv 2604.28123); where its scripts differ, the field says so.
 """
 
 from __future__ import annotations
@@ -205,14 +204,34 @@ class RlvrConfig(TrainingConfig):
         return self
 
 
+JUDGE_KEY = "PRISM_JUDGE_API_KEY"
+
+
 class Judge(Frozen):
     """An OpenAI-compatible model that sees the extracted answer only, after the rules said no."""
 
     model: str = Field(description="Model name the server knows.")
-    base_url: str = Field(description="Base address of the server's API.")
+    base_url: str = Field(pattern=r"^https?://", description="Base address of the server's API, as http://judge:8000/v1.")
+    api_key_env: str = Field(JUDGE_KEY, description="Environment variable with the key, if there is one; secrets.judge sets the default.")
+    timeout_seconds: float = Field(60.0, gt=0, description="For one answer; then it is asked again.")
+    concurrency: int = Field(8, ge=1, le=256, description="Questions under way at once.")
+    cache: str | None = Field(None, description="Folder of verdicts, to share between runs; by default the stage's.")
 
 
 Benchmark = Literal["mathvista", "mathverse", "mathvision", "wemath", "mmmu", "mmmu-pro", "hallusionbench"]
+
+
+class BenchmarkChoice(Frozen):
+    """A benchmark, and where its data lies."""
+
+    name: Benchmark = Field(description="Which.")
+    uri: str | None = Field(
+        None, max_length=1024, description="Folder laid out as the public data set, or hf://datasets/OWNER/NAME; by default the public one."
+    )
+    revision: str | None = Field(None, description="Revision, for hf://.")
+    split: Literal["testmini", "test", "validation", "image"] | None = Field(
+        None, description="By default the one the paper's scripts use."
+    )
 
 
 class EvaluationConfig(Frozen):
@@ -220,12 +239,20 @@ class EvaluationConfig(Frozen):
 
     kind: Literal["evaluation"] = "evaluation"
     device: Device = Field("auto", description="Engine local: where to compute. auto takes a GPU where there is one.")
-    benchmarks: tuple[Benchmark, ...] = Field((), description="Named benchmarks, beside the stage's own data.")
+    benchmarks: tuple[BenchmarkChoice, ...] = Field((), max_length=7, description="Named benchmarks, beside the stage's own data.")
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="Each seed draws one response to every prompt.")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of the reported interval.")
     batch_size: int = Field(64, ge=1, description="Responses drawn at once.")
     sampling: EvaluationSampling = Field(default_factory=EvaluationSampling, description="How responses are drawn.")
     judge: Judge | None = Field(None, description="Asked when the rules say no; none by default.")
+
+    @model_validator(mode="after")
+    def _each_once(self) -> EvaluationConfig:
+        for what, given in (("benchmarks", [one.name for one in self.benchmarks]), ("seeds", [str(seed) for seed in self.seeds])):
+            again = [one for one in dict.fromkeys(given) if list(given).count(one) > 1]
+            if again:
+                raise ValueError(f"{what} has {again[0]} more than once; give each once")
+        return self
 
 
 StageConfig = Annotated[SftConfig | DiscriminatorConfig | AlignmentConfig | RlvrConfig | EvaluationConfig, Field(discriminator="kind")]

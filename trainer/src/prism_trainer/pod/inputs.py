@@ -8,6 +8,7 @@ from pathlib import Path
 
 from prism_trainer.checkpoints import read_manifest
 from prism_trainer.contract.checkpoint import CheckpointRef
+from prism_trainer.contract.configs import BenchmarkChoice, EvaluationConfig, StageConfig
 from prism_trainer.contract.job import DataSource, StageJob
 from prism_trainer.errors import DataError, ModelError, UnreachableError
 from prism_trainer.pod.children import ask
@@ -28,7 +29,24 @@ def bring_inputs(job: StageJob, storage_uri: str, copies: Copies, places: Places
     """The job with local inputs and data. What names a checkpoint without its digest gets the digest, so that it is verified."""
     mount = posixpath.dirname(storage_uri.rstrip("/"))
     inputs = {role: _model(ref, mount, copies, places, stop) for role, ref in job.inputs.items()}
-    return job.model_copy(update={"inputs": inputs, "data": tuple(_data(source, copies) for source in job.data)})
+    data = tuple(_data(source, copies) for source in job.data)
+    return job.model_copy(update={"inputs": inputs, "data": data, "config": _with_benchmarks(job.config, copies)})
+
+
+def _with_benchmarks(config: StageConfig, copies: Copies) -> StageConfig:
+    """Folders of benchmarks that lie in object storage; those of the hub are fetched by the stage itself."""
+    if not isinstance(config, EvaluationConfig):
+        return config
+    return config.model_copy(update={"benchmarks": tuple(_benchmark(one, copies) for one in config.benchmarks)})
+
+
+def _benchmark(one: BenchmarkChoice, copies: Copies) -> BenchmarkChoice:
+    if one.uri is None or not is_object(one.uri):
+        return one
+    folder = copies.path(one.uri.rstrip("/"))
+    if not copies.store.download_folder(one.uri.rstrip("/"), Path(folder)):
+        raise DataError(f"benchmark '{one.name}': nothing lies at '{one.uri}'; correct the stage's config.benchmarks[].uri")
+    return one.model_copy(update={"uri": folder})
 
 
 def _model(ref: CheckpointRef, mount: str, copies: Copies, places: Places, stop: Stop) -> CheckpointRef:

@@ -72,26 +72,29 @@ class SymbolicJudge:
         with self._lock:
             key = (left, right) if left <= right else (right, left)
             verdict = self._verdicts.get(key)
-            if verdict is None:
-                verdict = self._verdicts[key] = self._judge(*key)
-            else:
+            if verdict is not None:
                 self._count("remembered")
+                return verdict
+            verdict = self._judge(*key)
+            if verdict is not None:
+                self._verdicts[key] = verdict
             if len(self._verdicts) > REMEMBERED:
                 self._verdicts.popitem(last=False)
-            return verdict
+            return verdict is True
 
     def close(self) -> None:
         """End the worker. A later question starts another."""
         with self._lock:
             self._stop()
 
-    def _judge(self, left: str, right: str) -> bool:
+    def _judge(self, left: str, right: str) -> bool | None:
+        """None where it is not known: cut by time or with nobody to ask, which depends on the machine's load and may go well next time."""
         if is_too_large(left) or is_too_large(right):
             self._count("cut_by_size")
             return False
         reply = self._ask(left, right)
         self._count({SAME: "same", DIFFERENT: "different", CUT: "cut_by_time", FAILED: "failed"}.get(reply, "unavailable"))
-        return reply == SAME
+        return reply == SAME if reply in (SAME, DIFFERENT, FAILED) else None
 
     def _ask(self, left: str, right: str) -> bytes:
         if self._is_missing or not self._start():
@@ -103,7 +106,7 @@ class SymbolicJudge:
         except BaseException as error:  # an answer that nobody read must not become the next question's
             self._stop()
             if isinstance(error, OSError):
-                return FAILED
+                return b""
             raise
         if not reply:
             self._stop()

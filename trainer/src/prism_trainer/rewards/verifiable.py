@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from prism_trainer.responses import ParsedResponse
 from prism_trainer.rewards.answers import answers_match, answers_match_by_rules, formulas_match
+from prism_trainer.rewards.symbolic import SHARED, SymbolicJudge
 
 Judge = Callable[[str, Iterable[str]], bool]
 JUDGES: dict[str, Judge] = {"RulesThenMathVerify": answers_match, "Rules": answers_match_by_rules, "MathVerify": formulas_match}
@@ -38,3 +39,8 @@ def verifiable_reward(
         return VerifiableReward(0.0, 0.0, 0.0)
     accuracy = float(judge(parsed.answer.of(parsed.text), references))
     return VerifiableReward(accuracy_weight * accuracy + format_weight, accuracy, 1.0)
+
+
+def symbolic_metrics(judge: SymbolicJudge = SHARED) -> dict[str, float]:
+    """What became of the formulas that math-verify was asked about, in this process so far. Answers that were cut count as wrong."""
+    return {f"symbolic/{name}": float(count) for name, count in asdict(judge.counts).items()}

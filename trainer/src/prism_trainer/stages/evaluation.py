@@ -1,137 +1,148 @@
-"""Stage evaluation: several seeds of sampled responses to held-out prompts, for each checkpoint given (paper section 5, appendix).
+"""Stage evaluation: several seeds of sampled responses to held-out prompts and benchmarks, for each checkpoint given (paper section 5).
 
-Reads one or more policies, writes `results/results.json` (a row a checkpoint) and `results/samples.jsonl` (a line a response). As in the
-paper responses are sampled, at temperature 1.0 and top-p 0.7; unlike there, over several seeds and with a confidence interval:
-bootstrap over prompts, because the seeds of one prompt are not independent.
+Reads one or more policies, writes `results/results.json` (a row a checkpoint and benchmark) and `results/samples.jsonl` (a line a
+response). As in the paper responses are sampled, at temperature 1.0 and top-p 0.7; unlike there over several seeds, with confidence
+intervals and paired tests between checkpoints (defect D4), under one system prompt (D5), every answer extracted and judged by rules
+before a judge is asked (D3). Every answer is on disk as soon as it is there, so that an attempt goes on where another ended.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from prism_trainer.checkpoints import read_manifest
 from prism_trainer.contract.checkpoint import CheckpointRef
 from prism_trainer.contract.configs import EvaluationConfig
 from prism_trainer.contract.job import StageJob
-from prism_trainer.contract.results import EVALUATION_SAMPLES, RESULTS, EvaluationMeasurement, EvaluationSample
-from prism_trainer.data.dataset import open_verifiable, require_no_weights
-from prism_trainer.data.rows import VerifiablePrompt
+from prism_trainer.contract.results import RESULTS, EvaluationMeasurement
 from prism_trainer.engines.local.encoding import PromptEncoder
 from prism_trainer.engines.local.models import load_policy, load_processor, pick_device
 from prism_trainer.engines.local.rollout import Vocabulary, decode_responses, parse_complete, sample_responses
 from prism_trainer.engines.local.session import Session
 from prism_trainer.errors import Stopped
+from prism_trainer.evaluation.judge import Judge
+from prism_trainer.evaluation.marking import Response, mark
+from prism_trainer.evaluation.problems import Problem
+from prism_trainer.evaluation.record import SampleRecord
+from prism_trainer.evaluation.suite import ProblemSet, open_suite
+from prism_trainer.evaluation.summary import Answers, summarise
 from prism_trainer.reporting import Reporter
-from prism_trainer.responses import ParsedResponse
-from prism_trainer.rewards.answers import answers_match
-from prism_trainer.seeds import generator_for, seed_for
-
-BOOTSTRAP_DRAWS = 2000
+from prism_trainer.rewards.verifiable import symbolic_metrics
+from prism_trainer.seeds import generator_for
 
 
 def run(job: StageJob, config: EvaluationConfig, reporter: Reporter) -> CheckpointRef:
-    session = Session(job, reporter)
-    require_no_weights(job.data, job.stage)
-    prompts = open_verifiable(job.data)
-    chunks = [(seed, start) for seed in config.seeds for start in range(0, len(prompts), config.batch_size)]
-    reporter.begin(0, len(job.inputs) * len(chunks), phase="evaluating")
-    rows: list[EvaluationMeasurement] = []
-    samples: list[EvaluationSample] = []
+    suite = open_suite(job, config)
+    session = Session(job.model_copy(update={"data": tuple(source for one in suite for source in one.sources)}), reporter)
+    resumed = Path(job.resume_from.uri) / "state" if job.resume_from else None
+    record = SampleRecord.open(Path(job.report_dir), session.identity, resumed)
+    chunks = [Chunk(stage, one, seed, start) for stage in job.inputs for one in suite for seed, start in _draws(one, config)]
+    missing = [chunk for chunk in chunks if not chunk.is_in(record, config)]
+    reporter.begin(len(chunks) - len(missing), len(chunks), phase="evaluating")
     found: dict[str, float] = {}
-    for number, (stage, ref) in enumerate(job.inputs.items()):
-        drawn = _evaluate(session, stage, prompts, chunks, config, reporter, number * len(chunks), found)
-        row = summarise(stage, ref, drawn, config, job.seed)
-        found |= {f"accuracy/{stage}": row.accuracy, f"format_rate/{stage}": row.format_rate}
-        reporter.step((number + 1) * len(chunks), found)
-        rows.append(row)
-        samples += drawn
+    try:
+        with open_judge(job, config, reporter) as judge:
+            for stage in job.inputs:
+                own = [chunk for chunk in missing if chunk.stage == stage]
+                for samples in draw(session, config, own):
+                    record.add(mark(stage, samples.chunk.of.name, samples.chunk.seed, samples.problems, samples.responses, judge))
+                    reporter.step(reporter.steps_done + 1, found | symbolic_metrics())
+                    if reporter.stop_requested and reporter.steps_done < len(chunks):
+                        raise Stopped(None)
+                found |= {name: value for row in measure(job, config, suite, record, [stage]) for name, value in metrics_of(row)}
+    except Stopped as stopped:
+        raise Stopped(_save(session, record)) from stopped
+    rows = measure(job, config, suite, record, list(job.inputs))
+    reporter.step(reporter.steps_done, found | symbolic_metrics())
 
     def write(folder: Path) -> None:
         (folder / RESULTS).write_text(json.dumps([row.model_dump() for row in rows], indent=2))
-        (folder / EVALUATION_SAMPLES).write_text("".join(sample.model_dump_json() + "\n" for sample in samples))
+        record.save(folder, with_head=False)
 
     return session.commit(reporter.steps_done, {"results": write}, {}, final=True, metrics=found)
 
 
-def _evaluate(
-    session: Session,
-    stage: str,
-    prompts: Sequence[VerifiablePrompt],
-    chunks: Sequence[tuple[int, int]],
-    config: EvaluationConfig,
-    reporter: Reporter,
-    done: int,
-    found: dict[str, float],
-) -> list[EvaluationSample]:
-    """One response to each prompt for each seed; `found` is what earlier checkpoints scored, to be shown meanwhile."""
+@dataclass(frozen=True)
+class Chunk:
+    """Prompts that one checkpoint answers at once. What is drawn depends on the chunk alone, so a chunk that is drawn again is the same."""
+
+    stage: str
+    of: ProblemSet
+    seed: int
+    start: int
+
+    def is_in(self, record: SampleRecord, config: EvaluationConfig) -> bool:
+        ids = self.of.ids[self.start : self.start + config.batch_size]
+        return all((self.stage, self.of.name, prompt_id, self.seed) in record for prompt_id in ids)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A chunk with its responses."""
+
+    chunk: Chunk
+    problems: Sequence[Problem]
+    responses: Sequence[Response]
+
+
+def draw(session: Session, config: EvaluationConfig, chunks: Sequence[Chunk]) -> Iterator[Drawn]:
+    """The responses of one checkpoint, chunk by chunk; nothing is loaded where nothing is missing."""
+    if not chunks:
+        return
     device = pick_device(config.device)
-    folder = session.input_dir(stage, "policy")
+    folder = session.input_dir(chunks[0].stage, "policy")
     policy, processor = load_policy(folder, device).eval(), load_processor(folder)
     encoder = PromptEncoder(processor, session.job.system_prompt)
     vocabulary = Vocabulary.of(processor.tokenizer, policy.config.text_config.vocab_size, device)
-    samples: list[EvaluationSample] = []
-    for number, (seed, start) in enumerate(chunks):
-        rows = prompts[start : start + config.batch_size]
-        batch = encoder.collate([row.prompt for row in rows]).to(device)
-        generator = generator_for(session.job.seed, "evaluation", seed, start)
-        responses = sample_responses(policy, batch, 1, config.sampling, vocabulary, generator, encoder.image_token_id)
-        texts = decode_responses(processor.tokenizer, responses)
-        columns = zip(rows, texts, parse_complete(responses, texts), responses.lengths_R.tolist(), strict=True)
-        samples += [judge(stage, row, seed, text, parsed, length) for row, text, parsed, length in columns]
-        reporter.step(done + number + 1, found)
-        if reporter.stop_requested and done + number + 1 < reporter.total_steps:
-            raise Stopped(None)
-    return samples
+    for _, group in itertools.groupby(chunks, key=lambda chunk: chunk.of.name):
+        own = list(group)
+        problems = own[0].of.read()
+        for chunk in own:
+            rows = problems[chunk.start : chunk.start + config.batch_size]
+            batch = encoder.collate([row.prompt for row in rows]).to(device)
+            generator = generator_for(session.job.seed, "evaluation", chunk.of.name, chunk.seed, chunk.start)
+            responses = sample_responses(policy, batch, 1, config.sampling, vocabulary, generator, encoder.image_token_id)
+            texts = decode_responses(processor.tokenizer, responses)
+            columns = zip(texts, parse_complete(responses, texts), responses.lengths_R.tolist(), (~responses.ended_R).tolist(), strict=True)
+            yield Drawn(chunk, rows, [Response(*column) for column in columns])
 
 
-def judge(stage: str, row: VerifiablePrompt, seed: int, text: str, parsed: ParsedResponse | None, num_tokens: int) -> EvaluationSample:
-    """One response against the answers that count as right."""
-    answer = parsed.answer.of(text).strip() if parsed else None
-    return EvaluationSample(
-        stage=stage,
-        prompt_id=row.prompt.id,
-        seed=seed,
-        question=row.prompt.question,
-        response=text,
-        reference=row.references[0],
-        answer=answer,
-        correct=answer is not None and answers_match(answer, row.references),
-        format_valid=parsed is not None,
-        num_tokens=num_tokens,
-    )
+def open_judge(job: StageJob, config: EvaluationConfig, reporter: Reporter) -> AbstractContextManager[Judge | None]:
+    """Its verdicts lie beside the attempts, so that every attempt finds them."""
+    if config.judge is None:
+        return nullcontext()
+    folder = Path(config.judge.cache or Path(job.report_dir).parent)
+    return Judge(config.judge, folder, lambda: reporter.stop_requested)
 
 
-def summarise(
-    stage: str, ref: CheckpointRef, samples: Sequence[EvaluationSample], config: EvaluationConfig, seed: int
-) -> EvaluationMeasurement:
-    """What all responses of one checkpoint come to."""
-    by_prompt: dict[str, list[bool]] = {}
-    for sample in samples:
-        by_prompt.setdefault(sample.prompt_id, []).append(sample.correct)
-    low, high = bootstrap_interval([float(np.mean(right)) for right in by_prompt.values()], config.confidence, seed_for(seed, "bootstrap"))
-    manifest = read_manifest(Path(ref.uri)) if ref.digest else None
-    return EvaluationMeasurement(
-        stage=stage,
-        steps=manifest.step if manifest else 0,
-        accuracy=float(np.mean([sample.correct for sample in samples])),
-        ci_low=low,
-        ci_high=high,
-        format_rate=float(np.mean([sample.format_valid for sample in samples])),
-        mean_tokens=float(np.mean([sample.num_tokens for sample in samples])),
-        num_prompts=len(by_prompt),
-        num_seeds=len(config.seeds),
-        manifest=ref.digest or "",
-    )
+def measure(
+    job: StageJob, config: EvaluationConfig, suite: Iterable[ProblemSet], record: SampleRecord, stages: Sequence[str]
+) -> list[EvaluationMeasurement]:
+    """The rows of `stages`, benchmark by benchmark."""
+    rows = []
+    for one in suite:
+        answered = [Answers(stage, job.inputs[stage], record.of(stage, one.name)) for stage in stages]
+        rows += summarise(one.name, answered, config, job.seed, one.scores, one.column)
+    return rows
 
 
-def bootstrap_interval(values: Sequence[float], confidence: float, seed: int) -> tuple[float, float]:
-    """Percentile interval of the mean when prompts are drawn anew with replacement."""
-    data = np.asarray(values)
-    picks = np.random.default_rng(seed).integers(0, len(data), size=(BOOTSTRAP_DRAWS, len(data)))
-    tail = (1.0 - confidence) / 2
-    low, high = np.quantile(data[picks].mean(axis=1), [tail, 1.0 - tail])
-    return float(low), float(high)
+def metrics_of(row: EvaluationMeasurement) -> Iterator[tuple[str, float]]:
+    """For progress and provenance."""
+    place = f"{row.benchmark}/{row.stage}" if row.benchmark else row.stage
+    yield f"accuracy/{place}", row.accuracy
+    yield f"format_rate/{place}", row.format_rate
+
+
+def _draws(one: ProblemSet, config: EvaluationConfig) -> list[tuple[int, int]]:
+    return [(seed, start) for seed in config.seeds for start in range(0, len(one.ids), config.batch_size)]
+
+
+def _save(session: Session, record: SampleRecord) -> CheckpointRef | None:
+    """The answers so far as a checkpoint to go on from, for where this attempt's folder will not be there; none while there are none."""
+    if not len(record):
+        return None
+    return session.commit(session.reporter.steps_done, {"state": lambda folder: record.save(folder, with_head=True)}, {}, final=False)

@@ -29,7 +29,7 @@ from prism_trainer.engines.local.rollout import Vocabulary
 from prism_trainer.engines.local.session import Session, Trained
 from prism_trainer.engines.local.update import Reference, update_policy
 from prism_trainer.reporting import Reporter
-from prism_trainer.rewards.verifiable import VerifiableReward
+from prism_trainer.rewards.verifiable import VerifiableReward, symbolic_metrics
 
 
 def run(job: StageJob, config: RlvrConfig, reporter: Reporter) -> CheckpointRef:
@@ -59,7 +59,7 @@ def run(job: StageJob, config: RlvrConfig, reporter: Reporter) -> CheckpointRef:
             config.algorithm, temperature=config.rollout.temperature, vocabulary=vocabulary,
             micro_batch_size=config.micro_batch_size, reference=reference,
         )  # fmt: skip
-        metrics = {**reward_metrics(groups.rewards, rewards_PN), **drawn_metrics, **updated}
+        metrics = {**reward_metrics(groups.rewards, rewards_PN), **drawn_metrics, **updated, **symbolic_metrics()}
         metrics["response_length/mean"] = groups.responses.lengths_R.float().mean().item()
         reporter.step(step + 1, metrics)
         if step % config.dump_every == 0:

@@ -22,6 +22,7 @@ from prism_trainer.checkpoints import (
 from prism_trainer.contract.checkpoint import CheckpointManifest, CheckpointRef, FileEntry, Parent, Provenance
 from prism_trainer.contract.job import StageJob
 from prism_trainer.contract.pod import IMAGE
+from prism_trainer.contract.schema import digest_of
 from prism_trainer.data.sources import digest_sources
 from prism_trainer.engines.local.models import Processor, save_model
 from prism_trainer.engines.local.optimizer import StageOptimizer
@@ -137,6 +138,11 @@ class Session:
             if not final:
                 self._forget_older()
         return ref
+
+    @property
+    def identity(self) -> str:
+        """Digest of all that the stage's result depends on: configuration, inputs and data as they are now."""
+        return digest_of([self.job.config_digest, [parent.digest for parent in self._parents], self._data])
 
     @property
     def seconds(self) -> float:
