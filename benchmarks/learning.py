@@ -133,13 +133,14 @@ def carry_out(out: Path, threads: int, variant: Variant, seed: int) -> Outcome:
     folder = folder_of(out, variant.name, seed)
     file = folder.with_suffix(".yaml")
     file.parent.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(copy.deepcopy(prismrun(variant, seed, out)), sort_keys=False)
+    run = prismrun(variant, seed, out)
+    run["spec"]["resources"] = {"cpus": threads}
+    text = yaml.safe_dump(copy.deepcopy(run), sort_keys=False)
     if not file.exists() or file.read_text() != text:
         file.write_text(text)
-    few = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     with file.with_suffix(".log").open("a") as log:
         command = [sys.executable, "-m", "prism_operator", "run", str(file), "--plain"]
-        subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **few})
+        subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT)
     return read_outcome(folder, variant, seed)
 
 
