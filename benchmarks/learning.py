@@ -141,14 +141,18 @@ def carry_out(out: Path, threads: int, variant: Variant, seed: int) -> Outcome:
     with file.with_suffix(".log").open("a") as log:
         command = [sys.executable, "-m", "prism_operator", "run", str(file), "--plain"]
         subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT)
-    return read_outcome(folder, variant, seed)
+    return read_outcome(out, variant, seed)
 
 
-def read_outcome(folder: Path, variant: Variant, seed: int) -> Outcome:
+def read_outcome(out: Path, variant: Variant, seed: int) -> Outcome:
+    folder = folder_of(out, variant.name, seed)
+    aligned_in = folder if variant.after == "sft" else folder_of(out, variant.after, seed)
     rows = json.loads((folder / "results.json").read_text())
     accuracy = float(next(row["accuracy"] for row in rows if row["stage"] == variant.policy))
-    curve = [value for stage in ("alignment", "rlvr") for value in values_of(folder, stage, RIGHT)]
-    told = {name: (values_of(folder, stage, metric), unit, pick) for name, stage, metric, unit, pick in FACTS}
+    curve = values_of(aligned_in, "alignment", RIGHT) + values_of(folder, "rlvr", RIGHT)
+    told = {
+        name: (values_of(folder if stage == "rlvr" else aligned_in, stage, metric), unit, pick) for name, stage, metric, unit, pick in FACTS
+    }
     return Outcome(seed, accuracy, curve, {name: unit * pick(values) for name, (values, unit, pick) in told.items() if values})
 
 
@@ -197,7 +201,8 @@ def draw(found: dict[str, list[Outcome]], file: Path) -> None:
             curves.plot(range(1, len(points) + 1), [100 * point for point in points], label=variant.says)
     curves.set_xlabel(f"step of alignment, then of rlvr (mean of {SMOOTHED} steps and of the seeds)")
     curves.set_ylabel("right answers in training, %")
-    curves.legend(fontsize=7)
+    if curves.lines:
+        curves.legend(fontsize=7)
     figure.savefig(file, dpi=150)
     pyplot.close(figure)
 
