@@ -133,7 +133,7 @@ def test_a_trainer_that_raises_is_tried_as_often_as_allowed_and_its_sentence_is_
     status = place.wait_for_end("wrong", "Failed")
     [attempt] = status["stages"][0]["attempts"]
     assert attempt["failureClass"] == "UserError" and attempt["restarts"] == {"UserError": 1}
-    assert "nowhere.json" in status["message"] and "No such file" in status["message"]
+    assert "nowhere.json" in status["message"] and "does not exist" in status["message"]
 
 
 def test_a_stage_beyond_its_memory_is_out_of_memory(place):

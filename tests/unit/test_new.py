@@ -122,3 +122,12 @@ def test_what_cannot_be_written_is_refused_with_a_sentence(size: str, algorithm:
 def test_the_file_holds_what_is_returned(tmp_path: Path) -> None:
     file = tmp_path / "new folder" / "run.yaml"
     assert write_prismrun(file, "tiny", "grpo", "demo") == file.read_text()
+
+
+@pytest.mark.parametrize("size", ["4b", "8b"])
+def test_item_4_the_recipe_of_sft_ships_as_a_file(size: str) -> None:
+    config = stage(parsed(size), "sft").config
+    optimizer = config.optimizer
+    assert (config.epochs, config.max_steps, config.max_length) == (1, None, 8192)
+    assert (config.freeze_vision, config.freeze_projector, config.freeze_language) == (True, True, False)
+    assert (optimizer.learning_rate, optimizer.schedule, optimizer.warmup_ratio) == (1e-5, "cosine", 0.1)

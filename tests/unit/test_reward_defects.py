@@ -101,3 +101,21 @@ def judge_pair(job):
 
 def _given(pair):
     return pair[1], [pair[0]]
+
+
+@pytest.mark.parametrize(
+    ("answer", "others", "score"),
+    [
+        ("7", (), 1.0),
+        ("7.0", (), 1.0),
+        ("$\\frac{14}{2}$", (), 1.0),
+        ("\\sqrt{49}", (), 1.0),
+        ("seven apples", ("seven apples",), 1.0),
+        ("8", ("VII",), 0.2),
+        ("", (), 0.0),
+    ],
+    ids=["as it stands", "by a rule", "a fraction", "by math-verify", "an equivalent answer", "wrong", "no answer"],
+)
+def test_item_18_the_reward_is_08_for_the_answer_and_02_for_the_format(answer, others, score):
+    parsed = parse_response(GOOD.replace("7", answer))
+    assert verifiable_reward(parsed, ["7", *others]).score == pytest.approx(score)
