@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import argparse
 import copy
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from local_engine import GROUP, Bench
+from local_engine import GROUP, Bench, compare
 from torch import Tensor
 from transformers import Qwen3VLMoeTextConfig
 from transformers.models.qwen3_vl_moe.modeling_qwen3_vl_moe import Qwen3VLMoeTextSparseMoeBlock
@@ -69,19 +67,6 @@ def both_ways(hidden: int, inner: int, tokens: int) -> tuple[Callable[[], Tensor
     grouped, loop = of("grouped_mm"), of("eager")
     torch.testing.assert_close(grouped(), loop(), atol=1e-4, rtol=1e-3)
     return grouped, loop
-
-
-def compare(name: str, ours: Callable[[], object], plain: Callable[[], object], repeats: int) -> str:
-    """Alternating, after one warm-up each."""
-    ours(), plain()
-    seconds: dict[str, list[float]] = {"ours": [], "plain": []}
-    for _ in range(repeats):
-        for label, action in (("ours", ours), ("plain", plain)):
-            started = time.perf_counter()
-            action()
-            seconds[label].append(time.perf_counter() - started)
-    fast, slow = statistics.median(seconds["ours"]), statistics.median(seconds["plain"])
-    return f"| {name} | {1000 * fast:.0f} ms | {1000 * slow:.0f} ms | {slow / fast:.1f} x |"
 
 
 def main() -> None:

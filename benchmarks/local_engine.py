@@ -123,7 +123,7 @@ def _forward_alone(scorer: Scorer, prompt: object, token_ids: tuple[int, ...]) -
     scorer.model.read_scores(hidden[:, -1])
 
 
-def compare(name: str, ours: Callable[[], None], plain: Callable[[], None], repeats: int) -> str:
+def compare(name: str, ours: Callable[[], object], plain: Callable[[], object], repeats: int) -> str:
     """Alternating, after one warm-up each."""
     ours(), plain()
     seconds: dict[str, list[float]] = {"ours": [], "plain": []}
@@ -133,7 +133,7 @@ def compare(name: str, ours: Callable[[], None], plain: Callable[[], None], repe
             action()
             seconds[label].append(time.perf_counter() - started)
     fast, slow = statistics.median(seconds["ours"]), statistics.median(seconds["plain"])
-    return f"| {name} | {fast:.2f} s | {slow:.2f} s | {slow / fast:.1f} x |"
+    return f"| {name} | {1000 * fast:.0f} ms | {1000 * slow:.0f} ms | {slow / fast:.1f} x |"
 
 
 def main() -> None:

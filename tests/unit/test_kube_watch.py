@@ -121,6 +121,20 @@ def test_a_watch_that_breaks_off_goes_on_where_it_was_and_lists_nothing(trouble)
     assert versions(asked)[:2] == ["200", "200"] and sum("limit=" in where for where in asked) == 1
 
 
+def test_watches_that_end_at_once_are_not_asked_for_without_a_pause(monkeypatch):
+    monkeypatch.setattr(watch_module, "LONGEST_PAUSE", 0.1)
+    script = Script([page(), says("")])
+
+    async def run(door):
+        task = asyncio.create_task(child_watches(Controller(door, Settings()))[0].keep_watching())
+        await asyncio.sleep(0.5)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    knock(script, run)
+    assert 2 <= len(versions([where for _, where, *_ in script.asked])) <= 6
+
+
 def test_a_silent_watch_is_opened_again(monkeypatch):
     monkeypatch.setattr(door_module, "SILENT_SECONDS", 0.05)
 

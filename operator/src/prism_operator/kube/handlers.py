@@ -8,13 +8,12 @@ import kopf
 
 from prism_operator.kube import metrics
 from prism_operator.kube.controller import Controller
+from prism_operator.kube.door import SERVER_WATCH_SECONDS, TIMEOUT_SECONDS
 from prism_operator.kube.inventory import key_of
 from prism_operator.kube.unstored import NoDiffs, NoProgress
 from prism_operator.names import GROUP, PLURAL, VERSION
 from prism_operator.settings import Settings
 
-REQUEST_SECONDS = 20.0
-SERVER_WATCH_SECONDS = 240
 CLIENT_WATCH_SECONDS = 300
 
 
@@ -47,7 +46,7 @@ def make_kopf_settings(settings: Settings) -> kopf.OperatorSettings:
     configured.posting.enabled = False
     configured.peering.standalone = True
     configured.scanning.disabled = bool(settings.watch_namespaces)
-    configured.networking.request_timeout = REQUEST_SECONDS
+    configured.networking.request_timeout = TIMEOUT_SECONDS
     configured.watching.server_timeout = SERVER_WATCH_SECONDS
     configured.watching.client_timeout = CLIENT_WATCH_SECONDS
     configured.queueing.idle_timeout = 1.0

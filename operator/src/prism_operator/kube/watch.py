@@ -74,7 +74,10 @@ class Watch:
         return version
 
     async def _follow(self, version: str) -> None:
-        """Event after event, through as many watches as it takes, until the API server no longer knows the version."""
+        """Event after event, through as many watches as it takes, until the API server no longer knows the version.
+
+        Between two watches there is a pause, also after one that ended in peace: some end at once.
+        """
         pause = 0.0
         while True:
             try:
@@ -83,7 +86,6 @@ class Watch:
                         raise _refused(event["object"], self.place)
                     pause, version = 0.0, event["object"]["metadata"]["resourceVersion"]
                     self._tell(event["type"], event["object"])
-                continue
             except ApiError as error:
                 if error.status == GONE:
                     return
