@@ -34,6 +34,8 @@ import yaml
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
+from prism_trainer.contract.paper import paper_results
+
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "digits"
 OVERLONG_BUFFER = 16
@@ -53,7 +55,7 @@ Spec = dict[str, Any]
 
 @dataclass(frozen=True)
 class Variant:
-    """`policy`: the stage whose policy is the result. `paper`: the average of the paper's nearest row, where it has one.
+    """`policy`: the stage whose policy is the result. `row`: the paper's nearest 4B model, where it has one.
 
     `after`: the variant whose discriminator and alignment it takes, because it differs from it only behind them.
     """
@@ -61,12 +63,19 @@ class Variant:
     name: str
     says: str
     policy: str
-    paper: float | None
+    row: str | None
     algorithm: str = "grpo"
     backbone: str = "moe"
     warm_up: bool = True
     aligned: bool = True
     after: str = "sft"
+
+    @property
+    def paper(self) -> float | None:
+        """The average of that row over the paper's seven benchmarks."""
+        if self.row is None:
+            return None
+        return next(one.average for one in paper_results() if (one.size, one.model) == ("4B", self.row))
 
 
 @dataclass(frozen=True)
@@ -80,14 +89,14 @@ class Outcome:
 
 
 VARIANTS = (
-    Variant("sft", "sft alone", "sft", 56.8),
-    Variant("grpo", "sft, then GRPO with as many RL steps in all", "rlvr", 61.8, aligned=False),
-    Variant("prism-grpo", "full PRISM with GRPO", "rlvr", 66.2),
-    Variant("prism-dapo", "full PRISM with DAPO", "rlvr", 66.3, algorithm="dapo", after="prism-grpo"),
-    Variant("prism-gspo", "full PRISM with GSPO", "rlvr", 65.8, algorithm="gspo", after="prism-grpo"),
+    Variant("sft", "sft alone", "sft", "SFT"),
+    Variant("grpo", "sft, then GRPO with as many RL steps in all", "rlvr", "SFT+GRPO", aligned=False),
+    Variant("prism-grpo", "full PRISM with GRPO", "rlvr", "PRISM+GRPO"),
+    Variant("prism-dapo", "full PRISM with DAPO", "rlvr", "PRISM+DAPO", algorithm="dapo", after="prism-grpo"),
+    Variant("prism-gspo", "full PRISM with GSPO", "rlvr", "PRISM+GSPO", algorithm="gspo", after="prism-grpo"),
     Variant("no-discriminator-warm-up", "discriminator without warm-up", "rlvr", None, warm_up=False),
-    Variant("dense-discriminator", "dense discriminator", "rlvr", 62.8, backbone="dense"),
-    Variant("text-discriminator", "text-only discriminator", "rlvr", 62.3, backbone="text"),
+    Variant("dense-discriminator", "dense discriminator", "rlvr", "dense 4B discriminator", backbone="dense"),
+    Variant("text-discriminator", "text-only discriminator", "rlvr", "text-only discriminator", backbone="text"),
 )
 
 

@@ -20,6 +20,12 @@ from builders import RunBuilder, make_manifest
 from prism_operator.local.runner import Ended
 from stand_in_runner import run_stand_in
 
+ROW_FOR_ANY_STAGE = {
+    "messages": [{"role": "user", "content": "How many?"}, {"role": "assistant", "content": "Two."}],
+    "prompt": [{"role": "user", "content": "How many?"}],
+    "teacher_response": "<caption>two</caption>\n<think>I count.</think>\n<answer>2</answer>",
+    "reward_model": {"ground_truth": "2"},
+}
 RUNNER = Path(__file__).with_name("stand_in_runner.py")
 
 
@@ -48,7 +54,7 @@ class LocalRun:
         (self.folder / "base/config.json").write_text("{}")
         for stage in run.raw["spec"]["stages"]:
             for source in stage["data"]:
-                (self.folder / source["uri"]).write_text("")
+                (self.folder / source["uri"]).write_text(json.dumps(ROW_FOR_ANY_STAGE) + "\n")
         (self.folder / "run.yaml").write_text(yaml.safe_dump(run.raw))
         named = {key.replace("__", "/").replace("every", "*"): value for key, value in behaviour.items()}
         template = make_manifest("sft", 1, 0, False, "").model_dump(mode="json")

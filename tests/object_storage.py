@@ -94,8 +94,9 @@ def _answers(port: int) -> bool:
 
 
 @contextmanager
-def failing_proxy(endpoint: str, fails: Callable[[int, str, str], bool]) -> Iterator[str]:
-    """Before `endpoint`: the requests for which `fails(number, method, path)` holds are answered 503, or not at all where it raises."""
+def failing_proxy(endpoint: str, fails: Callable[[int, str, str], bool | str]) -> Iterator[str]:
+    """Before `endpoint`: the requests for which `fails(number, method, path)` holds are answered 503, or 403 where it is the name of an
+    error, or not at all where it raises."""
     target, numbers, lock = endpoint.removeprefix("http://"), [0], threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
@@ -113,7 +114,8 @@ def failing_proxy(endpoint: str, fails: Callable[[int, str, str], bool]) -> Iter
                 self.connection.shutdown(socket.SHUT_RDWR)
                 return
             if failed:
-                self._answer(503, [], b"<Error><Code>SlowDown</Code><Message>slow down</Message></Error>")
+                status, code = (403, failed) if isinstance(failed, str) else (503, "SlowDown")
+                self._answer(status, [], f"<Error><Code>{code}</Code><Message>on purpose</Message></Error>".encode())
                 return
             upstream = http.client.HTTPConnection(target)
             upstream.request(self.command, self.path, body, dict(self.headers))

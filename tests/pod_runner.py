@@ -9,5 +9,5 @@ from prism_trainer.pod.places import Places
 
 given = json.loads(sys.argv[1])
 paths = {name: Path(given[name]) for name in ("work_dir", "termination_log", "cgroup_dir")}
-commands = {name: tuple(given[name]) for name in ("trainer", "ray_nodes", "hugging_face")}
+commands = {name: tuple(given[name]) for name in ("trainer", "ray_nodes", "hub", "preflight", "ray_watch") if given.get(name) is not None}
 sys.exit(main(sys.argv[2:], Places(**{**given, **paths, **commands})))

@@ -95,10 +95,10 @@ class PodRun:
         return file
 
     def places(self, stage: str = "sft", **other: Any) -> Places:
-        """Without ray, and on no port, unless more is said."""
+        """Without ray and preflight, and on no port, unless more is said."""
         stand_in = (sys.executable, str(TESTS / "stand_in_stage.py"), str(self.folder / f"behaviour-{stage}.json"))
         given = {"work_dir": self.folder / "work", "termination_log": self.folder / f"termination-{stage}", "progress_port": 0}
-        given |= {"cgroup_dir": self.folder / "cgroup", "trainer": stand_in, "ray_nodes": NO_RAY}
+        given |= {"cgroup_dir": self.folder / "cgroup", "trainer": stand_in, "ray_nodes": NO_RAY, "preflight": None, "ray_watch": None}
         return Places(**{**given, **self.fast, **other})
 
     def run(self, file: Path, stop: Stop | None = None, **places: Any) -> tuple[int, StageResult]:

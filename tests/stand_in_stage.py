@@ -9,6 +9,7 @@
     exit_at: 2, code: 1          exit after that step without a result
     hang_at: 2                   go on living after that step, and do nothing
     deaf: true                   ignore SIGTERM
+    accuracy: 0.5                what an evaluation finds
     child: true                  leave a child process of its own behind
 
 Only the standard library, so that it starts in 30 ms; a manifest of the contract comes as a template in BEHAVIOUR ("manifest").
@@ -31,11 +32,11 @@ def now() -> str:
     return datetime.now(UTC).isoformat()
 
 
-def commit(job: dict, template: dict, step: int, final: bool) -> dict:
+def commit(job: dict, template: dict, step: int, final: bool, accuracy: float) -> dict:
     folder = Path(job["outputUri"]) / f"step-{step:06d}{'-final' if final else ''}"
     role = ROLE[job["config"]["kind"]]
     (folder / role).mkdir(parents=True, exist_ok=True)
-    payload = json.dumps(measure(job["inputs"]) if role == "results" else {"step": step})
+    payload = json.dumps(measure(job["inputs"], accuracy) if role == "results" else {"step": step})
     (folder / role / "results.json").write_text(payload)
     identity = {
         **{key: value for key, value in template.items() if key != "provenance"},
@@ -50,8 +51,8 @@ def commit(job: dict, template: dict, step: int, final: bool) -> dict:
     return {"stage": job["stage"], "uri": str(folder), "digest": digest, "step": step}
 
 
-def measure(inputs: dict) -> list[dict]:
-    return [{"stage": stage, "steps": ref["step"], "accuracy": 0.5, "manifest": ref["digest"]} for stage, ref in inputs.items()][:1]
+def measure(inputs: dict, accuracy: float) -> list[dict]:
+    return [{"stage": stage, "steps": ref["step"], "accuracy": accuracy, "manifest": ref["digest"]} for stage, ref in inputs.items()][:1]
 
 
 def sha256(text: str) -> str:
@@ -67,7 +68,7 @@ def write(path: Path, text: str) -> None:
 class Stage:
     def __init__(self, job: dict, behaviour: dict, template: dict):
         self.job, self.behaviour, self.template, self.stopping = job, behaviour, template, False
-        self.steps, self.report = behaviour.get("steps", 4), Path(job["reportDir"])
+        self.steps, self.report, self.accuracy = behaviour.get("steps", 4), Path(job["reportDir"]), behaviour.get("accuracy", 0.5)
         self.name = {"stage": job["stage"], "attempt": job["attempt"]}
         signal.signal(signal.SIGTERM, self.stop)
 
@@ -101,7 +102,7 @@ class Stage:
             subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", str(self.report)])
         for step in range(done + 1, self.steps):
             self.step(step)
-        reference = commit(self.job, self.template, self.steps, final=True)
+        reference = commit(self.job, self.template, self.steps, True, self.accuracy)
         if self.behaviour.get("die_after_final"):
             os.kill(os.getpid(), signal.SIGKILL)
         self.result("Succeeded", 0, checkpoint=reference, metrics={"loss": 0.1})
@@ -111,7 +112,7 @@ class Stage:
             file.write(f"{step}\n")
         time.sleep(self.behaviour.get("seconds", 0.02))
         self.heartbeat(step)
-        reference = commit(self.job, self.template, step, final=False)
+        reference = commit(self.job, self.template, step, False, self.accuracy)
         self.after(step)
         if os.getppid() != int(os.environ["PRISM_PARENT_PID"]):
             self.stopping = True

@@ -63,7 +63,7 @@ def _digest_of_sources() -> str:
     return hashlib.sha256(sources).hexdigest()
 
 
-def _questions(split: str, count: int, seed: int) -> list[tuple[Pair, Task]]:
+def questions(split: str, count: int, seed: int) -> list[tuple[Pair, Task]]:
     rng = random.Random(f"tasks {seed}")
     return [(pair, draw_task(pair.left, pair.right, rng)) for pair in draw_pairs(load_scans(split), count, seed)]
 
@@ -71,7 +71,7 @@ def _questions(split: str, count: int, seed: int) -> list[tuple[Pair, Task]]:
 def _write_demonstrations(data: Path, name: str, seed: int, respond) -> None:
     """LLaMA-Factory's sharegpt-multimodal form: messages, and images by path beside the file."""
     rows = []
-    for number, (pair, task) in enumerate(_questions("sft", COUNTS[name], seed)):
+    for number, (pair, task) in enumerate(questions("sft", COUNTS[name], seed)):
         image = f"images/{name}-{number:05d}.png"
         (data / image).write_bytes(pair.png)
         messages = [
@@ -84,7 +84,7 @@ def _write_demonstrations(data: Path, name: str, seed: int, respond) -> None:
 
 def _write_parquet(file: Path, split: str, count: int, seed: int, *, teacher: bool) -> None:
     """The paper's stage-2 columns, or without the teacher's its stage-3 columns."""
-    rows = [_row(pair, task, curated_response(task) if teacher else None) for pair, task in _questions(split, count, seed)]
+    rows = [_row(pair, task, curated_response(task) if teacher else None) for pair, task in questions(split, count, seed)]
     pq.write_table(pa.Table.from_pylist(rows), file, row_group_size=256)
 
 

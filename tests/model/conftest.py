@@ -56,12 +56,12 @@ def vocabulary(processor, policy):
 
 @pytest.fixture
 def make_scorer(policy, encoder):
-    """Build a scorer over a fresh discriminator; keyword arguments are the discriminator's configuration."""
+    """Build a scorer over a fresh discriminator; `fields` are the discriminator's configuration."""
 
-    def make(cot_sees_caption=True, seed=0, **fields) -> Scorer:
+    def make(cot_sees_caption=True, seed=0, packed=None, **fields) -> Scorer:
         config = DiscriminatorConfig(head_std=0.5, cot_sees_caption=cot_sees_caption, **fields)
         model = make_discriminator(policy, config, torch.Generator().manual_seed(seed)).eval()
-        return Scorer(model, encoder, 4096, CPU)
+        return Scorer(model, encoder, 4096, CPU, packed)
 
     return make
 

@@ -8,11 +8,12 @@ import torch
 from prism_trainer.contract.configs import AlignmentConfig, DiscriminatorConfig
 from prism_trainer.contract.optim import Optimizer, Rollout
 from prism_trainer.discriminator.upcycle import make_discriminator
-from prism_trainer.engines.local.adversary import score_and_accumulate, step_discriminator
+from prism_trainer.engines.adversary import score_and_accumulate, step_discriminator
+from prism_trainer.engines.comparisons import score_pairs
 from prism_trainer.engines.local.models import load_discriminator
 from prism_trainer.engines.local.optimizer import StageOptimizer
 from prism_trainer.engines.local.pairs import Pair
-from prism_trainer.stages.discriminator import score_pairs, warm_up_step
+from prism_trainer.stages.discriminator import warm_up_step
 
 CPU = torch.device("cpu")
 

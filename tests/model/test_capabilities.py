@@ -1,6 +1,7 @@
 """What "implements PRISM" takes of the discriminator and its update, by the numbers of the specification's list (5, 7, 10, 11, 13, 14).
 
-Items 6 and 8 are in test_released and test_backbones; 9, 12, 15, 16 and 17 need whole stages and are in tests/pipeline.
+That item 7's balance has a gradient is in test_scoring, items 6 and 8 are in test_released and test_backbones; 9, 12, 15, 16 and 17 need
+whole stages and are in tests/pipeline.
 """
 
 from dataclasses import replace
@@ -11,11 +12,12 @@ import torch
 from prism_trainer.contract.configs import AlignmentConfig, DiscriminatorConfig
 from prism_trainer.contract.optim import Optimizer, Rollout
 from prism_trainer.discriminator.losses import bradley_terry
-from prism_trainer.engines.local.adversary import score_and_accumulate
+from prism_trainer.engines.adversary import score_and_accumulate
+from prism_trainer.engines.comparisons import measure_pairs, score_pairs
 from prism_trainer.engines.local.models import load_discriminator
 from prism_trainer.engines.local.optimizer import StageOptimizer
 from prism_trainer.engines.local.pairs import Pair
-from prism_trainer.stages.discriminator import measure_pairs, score_pairs, warm_up_step
+from prism_trainer.stages.discriminator import warm_up_step
 
 CONFIG = AlignmentConfig(rollout=Rollout(group_size=2), micro_batch_size=2)
 
@@ -62,7 +64,8 @@ def test_item_11_an_invalid_response_has_neutral_scores_and_a_flag(make_scorer, 
 
 
 def test_item_13_the_loss_of_a_step_by_hand(make_scorer, make):
-    """Two Bradley-Terry means over the valid of the whole step and L2, in micro-batches of which one has one valid student."""
+    """Two Bradley-Terry means over the valid of the whole step, L2 over their pairs, in micro-batches of which one has one valid student;
+    the update divides by the three of them."""
     scorer, taught = make_scorer(), make.taught(2)
     students = [make.response(), make.response(answer="4"), None, make.response(caption="- x")]
     config = CONFIG.model_copy(update={"balance_coef": 0.0, "score_reg_coef": 0.1})
@@ -74,9 +77,26 @@ def test_item_13_the_loss_of_a_step_by_hand(make_scorer, make):
     student = scorer.score(scorer.collate([row.prompt for row in taught]), [row for row, _ in valid], [one for _, one in valid])
     rows = torch.tensor([row for row, _ in valid])
     loss = bradley_terry(teacher.caption_R[rows], student.caption_R).mean() + bradley_terry(teacher.cot_R[rows], student.cot_R).mean()
-    squares = [scores.square().mean() for scores in (teacher.caption_R, teacher.cot_R, student.caption_R, student.cot_R)]
-    (loss + 0.1 * sum(squares) / 4).backward()
-    torch.testing.assert_close(accumulated, scorer.model.score.weight.grad, atol=1e-5, rtol=1e-3)
+    pairs = (teacher.caption_R[rows], teacher.cot_R[rows], student.caption_R, student.cot_R)
+    (loss + 0.1 * sum(scores.square().mean() for scores in pairs) / 4).backward()
+    torch.testing.assert_close(accumulated / 3, scorer.model.score.weight.grad, atol=1e-5, rtol=1e-3)
+
+
+def test_item_13_a_prompt_weighs_what_its_valid_students_weigh(make_scorer, make):
+    """In every term, the router's balance too; so the gradients of a step are the sum of its prompts', and one without any adds nothing."""
+    scorer, taught = make_scorer(), make.taught(3)
+    students = [make.response(), make.response(answer="4"), None, make.response(caption="- x"), None, None]
+    config = CONFIG.model_copy(update={"balance_coef": 0.1, "score_reg_coef": 0.1})
+    alone = [score_and_accumulate(scorer, [row], students[2 * n : 2 * n + 2], config) for n, row in enumerate(taught)]
+    added_up = {name: one.grad.clone() for name, one in scorer.model.named_parameters() if one.grad is not None}
+    scorer.model.zero_grad()
+    together = score_and_accumulate(scorer, taught, students, config)
+    for name, one in scorer.model.named_parameters():
+        assert (one.grad is None) is (name not in added_up)
+        if one.grad is not None:
+            torch.testing.assert_close(one.grad, added_up[name], atol=1e-5 * float(one.grad.abs().max()) + 1e-9, rtol=1e-4, msg=name)
+    two, one, none = (result.metrics.get("critic/balance_loss") for result in alone)
+    assert together.metrics["critic/balance_loss"] == pytest.approx((2 * two + one) / 3, rel=1e-5) and none is None
 
 
 def test_item_13_scores_are_clipped_for_the_policy(make_scorer, make):

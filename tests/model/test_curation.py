@@ -1,7 +1,12 @@
 """`prism data filter` and `prism data pairs` with a real, tiny policy: interrupted and gone on with, they end with the same bytes."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import pyarrow.parquet as pq
@@ -16,15 +21,16 @@ from prism_trainer.curation.__main__ import main
 from prism_trainer.curation.difficulty import filter_by_pass_rate, journal_file
 from prism_trainer.curation.sampler import Drawing
 from prism_trainer.curation.student_pairs import sample_pairs
-from prism_trainer.data.readers import pair, read_verifiable
+from prism_trainer.data.dataset import open_verifiable
+from prism_trainer.data.readers import pair
 from prism_trainer.data.rows import Demonstration, VerifiablePrompt
-from prism_trainer.data.sources import read_raw
+from prism_trainer.data.sources import scan_file
 from prism_trainer.data.writers import write_taught, write_verifiable
 from prism_trainer.engines.local.encoding import PromptEncoder
 from prism_trainer.engines.local.models import load_policy, load_processor, save_model
 from prism_trainer.engines.local.optimizer import StageOptimizer
 from prism_trainer.errors import DataError
-from prism_trainer.stages.sft import accumulate
+from prism_trainer.stages.sft import accumulate, collate
 
 SYSTEM = "Answer as caption, think, answer."
 DRAWING = Drawing(4, 8, Sampling(max_response_tokens=48), 0, SYSTEM)
@@ -47,7 +53,7 @@ def sets(base_dir, processor, make, tmp_path_factory):
     for _ in range(70):
         tasks = [draw_task(rng.randrange(3), rng.randrange(3), rng) for _ in range(8)]
         rows = [Demonstration(make.prompts(1)[0], curated_response(task).text) for task in tasks]
-        accumulate(policy, encoder, rows, config, CPU)
+        accumulate(policy, collate(encoder, rows, config, CPU))
         optimizer.step()
     save_model(policy, load_processor(base_dir), folder / "policy")
     write_taught(folder / "taught.parquet", taught)
@@ -75,10 +81,17 @@ def _filter(sets, out, told=_never, band=(0.2, 0.8), drawing=DRAWING):
     return filter_by_pass_rate([DataSource(uri=str(sets / "answers.parquet"))], sets / "policy", out, drawing, band, "cpu", told)
 
 
+def _right(out):
+    """How often each row was answered rightly."""
+    entries = [json.loads(line) for line in journal_file(out).read_text().splitlines()[1:]]
+    return [right for entry in entries for right in entry["right"]]
+
+
 def test_the_filter_keeps_what_lies_in_the_band_and_resumes_to_the_same_file(sets, tmp_path):
     kept = _filter(sets, tmp_path / "whole.parquet", band=(0.01, 0.99))
     rates = pq.read_table(tmp_path / "whole.parquet")["pass_rate"].to_pylist()
-    assert 0 < kept == len(rates) and all(0.01 <= rate <= 0.99 for rate in rates)
+    sampled = [right / DRAWING.count for right in _right(tmp_path / "whole.parquet")]
+    assert 0 < kept < len(sampled) == 6 and rates == [rate for rate in sampled if 0.01 <= rate <= 0.99]
     with pytest.raises(CutError):
         _filter(sets, tmp_path / "cut.parquet", _until(2))
     assert not (tmp_path / "cut.parquet").exists()
@@ -86,7 +99,7 @@ def test_the_filter_keeps_what_lies_in_the_band_and_resumes_to_the_same_file(set
         file.write(b'{"right": [1')  # the process died while it wrote
     assert _filter(sets, tmp_path / "cut.parquet", band=(0.01, 0.99)) == kept
     assert (tmp_path / "cut.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
-    assert all(row.references for row in read_verifiable(DataSource(uri=str(tmp_path / "cut.parquet"))))
+    assert all(row.references for row in open_verifiable([DataSource(uri=str(tmp_path / "cut.parquet"))]))
 
 
 def test_other_bounds_need_no_other_samples_and_other_sampling_does(sets, tmp_path):
@@ -110,7 +123,7 @@ def _pairs(sets, out, told=_never, student="policy"):
 
 def test_pairs_are_read_as_warm_up_data_and_resume_to_the_same_file(sets, tmp_path):
     count = _pairs(sets, tmp_path / "whole/pairs.jsonl")
-    rows = [pair(row) for row in read_raw(DataSource(uri=str(tmp_path / "whole/pairs.jsonl")))]
+    rows = [pair(row) for row in scan_file(str(tmp_path / "whole/pairs.jsonl"))]
     assert 0 < count == len(rows) and all(row.student.caption and row.prompt.images for row in rows)
     with pytest.raises(CutError):
         _pairs(sets, tmp_path / "cut/pairs.jsonl", _until(2))
@@ -123,7 +136,10 @@ def test_pairs_are_read_as_warm_up_data_and_resume_to_the_same_file(sets, tmp_pa
 
 def test_a_student_that_cannot_keep_the_format_makes_no_pairs_and_says_so(sets, base_dir, tmp_path):
     (sets / "untaught").symlink_to(base_dir)
-    with pytest.raises(DataError, match=r"none of 12 responses is in the right format; train the student longer"):
+    with pytest.raises(
+        DataError,
+        match=r"none of 12 responses is in the right format; if the model learnt .* --system-prompt, train the student longer",
+    ):
         _pairs(sets, tmp_path / "pairs.jsonl", student="untaught")
 
 
@@ -135,3 +151,28 @@ def test_the_command_line_filters_and_refuses_to_overwrite(sets, tmp_path, capsy
     assert json.loads(journal_file(tmp_path / "out.parquet").read_text().splitlines()[0])["samples"] == 2
     assert main([*arguments, *options]) == 1
     assert "exists; give another --out, or remove it" in capsys.readouterr().err
+
+
+def test_the_command_line_makes_pairs_and_goes_on_after_a_kill(sets, tmp_path):
+    """`prism data pairs` as a process, killed when some rows are done; the same command ends with the bytes of one that was not."""
+
+    def command(out):
+        options = ["--samples", "2", "--at-once", "2", "--max-response-tokens", "48", "--system-prompt", SYSTEM, "--device", "cpu"]
+        given = ["pairs", str(sets / "taught.parquet"), "--student", str(sets / "policy"), "--out", str(out), *options]
+        return [sys.executable, "-m", "prism_operator", "data", *given]
+
+    whole, cut = tmp_path / "whole" / "pairs.jsonl", tmp_path / "cut" / "pairs.jsonl"
+    told = subprocess.run(command(whole), capture_output=True, text=True, check=True).stdout
+    rows = [pair(row) for row in scan_file(str(whole))]
+    assert 0 < len(rows) <= 12 and f"{whole}: {len(rows)} pairs, two comparisons each" in told
+    process = subprocess.Popen(command(cut), start_new_session=True)
+    while not (journal_file(cut).exists() and len(journal_file(cut).read_bytes().splitlines()) > 2):
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not cut.exists()
+    assert subprocess.run(command(cut), capture_output=True).returncode == 0
+    assert cut.read_bytes() == whole.read_bytes()
+    refused = subprocess.run(command(cut), capture_output=True, text=True)
+    assert refused.returncode == 1 and "exists; give another --out, or remove it" in refused.stderr

@@ -1,6 +1,7 @@
 """Upstream's defects in stage 2 and the warm-up that lie in models and data (A14 to A19, B1, B4 of the specification).
 
-The others are where what they concern is tested; A20 is of a reward server that engine local does not have.
+The others are where what they concern is tested. A20 is of rewards that are asked for while answers are drawn, as engine verl does: see
+tests/engines/verl/test_rewards_waited_for.py.
 """
 
 import inspect
@@ -13,7 +14,7 @@ import torch
 from transformers import Qwen3VLMoeConfig
 
 from prism_trainer.contract.job import DataSource
-from prism_trainer.data.readers import read_taught
+from prism_trainer.data.dataset import open_taught
 from prism_trainer.data.rows import Prompt
 from prism_trainer.discriminator.model import DISCRIMINATORS
 from prism_trainer.engines.local.encoding import PromptBatch
@@ -82,7 +83,7 @@ def test_b1_a_data_set_that_is_not_there_is_an_error_and_not_made_up(tmp_path):
     """Upstream writes 100 sums to the path and trains on them."""
     missing = tmp_path / "pairs.parquet"
     with pytest.raises(DataError, match=r"pairs\.parquet"):
-        list(read_taught(DataSource(uri=str(missing))))
+        list(open_taught([DataSource(uri=str(missing))]))
     assert not missing.exists()
 
 
@@ -95,7 +96,7 @@ def test_b4_a_broken_image_stops_the_stage_and_no_other_row_takes_its_place(make
     ]
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")
     with pytest.raises(DataError, match=r"rows\.parquet.*row 1, column 'images': embedded image cannot be decoded"):
-        list(read_taught(DataSource(uri=str(tmp_path / "rows.parquet"))))
+        list(open_taught([DataSource(uri=str(tmp_path / "rows.parquet"))]))
 
 
 def test_the_configuration_of_a_discriminator_is_plain_hugging_face(make_scorer):

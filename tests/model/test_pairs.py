@@ -48,3 +48,23 @@ def test_a_row_with_a_student_of_its_own_is_not_sampled_for(policy, encoder, mak
     taught = Taught(replace(row, student=row.teacher) for row in make.taught(3))
     pairs = sample_pairs(policy, encoder, taught, DiscriminatorConfig(), 0, Silent())
     assert [(pair.taught, pair.student) for pair in pairs] == [(row, row.teacher) for row in taught]
+
+
+def _with_long_students(make, *numbers):
+    """Four rows with students of their own, some of them long."""
+    long = make.response(think="3 plus 4 gives 7 " * 100)
+    return Taught(replace(row, student=long if number in numbers else row.teacher) for number, row in enumerate(make.taught(4)))
+
+
+def test_a_student_above_the_longest_sequence_makes_no_pair_and_is_counted(policy, encoder, make, caplog):
+    taught = _with_long_students(make, 1, 3)
+    pairs = sample_pairs(policy, encoder, taught, DiscriminatorConfig(max_length=256), 0, Silent())
+    assert [pair.taught for pair in pairs] == [taught[0], taught[2]] and pairs.metrics == {"students/too_long": 2.0}
+    assert caplog.messages == ["2 of 4 students' responses are above maxLength 256 and left out; raise it to train on them"]
+
+
+def test_where_too_few_students_are_left_those_that_are_too_long_are_named(policy, encoder, make):
+    taught = _with_long_students(make, 0, 1, 2, 3)
+    pairs = sample_pairs(policy, encoder, taught, DiscriminatorConfig(max_length=256), 0, Silent())
+    with pytest.raises(DataError, match=r"only 0 student responses .* 4 more are above maxLength, raise it; train sft longer first"):
+        split_pairs(pairs, split_prompts(taught, 0.25, 0))

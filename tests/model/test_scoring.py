@@ -1,18 +1,24 @@
 """What the discriminator reads, against the defects of upstream's way (numbers as in the project's specification)."""
 
+import copy
+import io
 from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 
 from prism_trainer.contract.configs import AlignmentConfig, DiscriminatorConfig
 from prism_trainer.contract.optim import Optimizer, Rollout
-from prism_trainer.discriminator.spans import scored_rows
-from prism_trainer.engines.local.adversary import score_and_accumulate, step_discriminator
+from prism_trainer.data.rows import Prompt
+from prism_trainer.discriminator.spans import is_readable, scored_rows
+from prism_trainer.engines.adversary import score_and_accumulate, step_discriminator
+from prism_trainer.engines.comparisons import compare, score_pairs
+from prism_trainer.engines.local.encoding import PromptEncoder
 from prism_trainer.engines.local.optimizer import StageOptimizer
 from prism_trainer.engines.local.pairs import Pair
+from prism_trainer.engines.local.scoring import only_readable
 from prism_trainer.errors import DataError
-from prism_trainer.stages.discriminator import score_pairs
 
 LONG = " ".join(["3 plus 4 gives 7"] * 400)
 
@@ -72,19 +78,26 @@ def test_a4_alignment_reads_the_score_that_warm_up_trained(make_scorer, make):
     torch.testing.assert_close(aligned.cot_PN.flatten(), warm_up.cot_R.detach(), atol=1e-4, rtol=1e-4)
 
 
-def test_a5_the_discriminator_sees_images_as_the_policy_does(encoder, processor, make):
-    from prism_trainer.data.rows import Prompt
-
-    seen = encoder.collate([Prompt("big", "What?", (make.png(600, 700),))])
+@pytest.mark.parametrize("packed", [True, False], ids=["packed", "padded"])
+def test_a5_the_discriminator_sees_images_as_the_policy_does(make_scorer, processor, make, packed):
+    """In warm-up and in alignment alike; upstream's warm-up shrinks them to sides of 560 pixels."""
+    processor = copy.deepcopy(processor)
+    processor.image_processor.size.longest_edge = 1000 * 1000
+    scorer, seen = replace(make_scorer(packed=packed), encoder=PromptEncoder(processor, "Answer.")), []
+    scorer.model.model.visual.register_forward_pre_hook(
+        lambda module, given, named: seen.append((given[0], named["grid_thw"])), with_kwargs=True
+    )
+    taught = replace(make.taught(1)[0], prompt=Prompt("big", "What?", (make.png(600, 700),)))
+    score_pairs(scorer, [Pair(taught, make.response())])
+    score_and_accumulate(scorer, [taught], [make.response()] * 2, AlignmentConfig(rollout=Rollout(group_size=2)))
+    policys = scorer.encoder.collate([taught.prompt])
     own = processor.image_processor(images=[_open(make.png(600, 700))], return_tensors="pt")
-    assert torch.equal(seen.image_grid_thw, own["image_grid_thw"]) and torch.equal(seen.pixel_values, own["pixel_values"])
+    assert len(seen) == 2 and own["image_grid_thw"].tolist() == [[1, 704 // 16, 608 // 16]]
+    for pixels, grid in [*seen, (policys.pixel_values, policys.image_grid_thw)]:
+        assert torch.equal(grid, own["image_grid_thw"]) and torch.equal(pixels, own["pixel_values"])
 
 
 def _open(data):
-    import io
-
-    from PIL import Image
-
     return Image.open(io.BytesIO(data)).convert("RGB")
 
 
@@ -109,7 +122,7 @@ def _update(scorer, optimizer, taught, students, config):
 class KeepGradients:
     """Stands where the optimizer is and leaves the gradients to be looked at."""
 
-    def step(self):
+    def step(self, num_samples):
         return {}
 
 
@@ -145,7 +158,7 @@ def test_a10_a_step_without_a_valid_student_reports_no_accuracy_and_changes_noth
     scorer = make_scorer()
     before = {name: tensor.clone() for name, tensor in scorer.model.state_dict().items()}
     result = _update(scorer, _optimizer(scorer), make.taught(2), [None] * 4, AlignmentConfig(rollout=Rollout(group_size=2)))
-    assert not any("acc" in name or "loss" in name.removeprefix("critic/balance_loss") for name in result.metrics)
+    assert not any("acc" in name or "loss" in name for name in result.metrics)
     assert result.metrics["critic/valid_ratio"] == 0 and not result.valid_PN.any()
     assert all(torch.equal(tensor, scorer.model.state_dict()[name]) for name, tensor in before.items())
 
@@ -157,6 +170,57 @@ def test_a11_many_responses_at_once_score_as_each_alone(make_scorer, make):
     together = _score(scorer, prompts, prompt_of, responses)
     alone = [_score(scorer, [prompts[row]], [0], [one])[0] for row, one in zip(prompt_of, responses, strict=True)]
     torch.testing.assert_close(together, torch.stack(alone), atol=1e-4, rtol=1e-4)
+
+
+class Passes:
+    """What a language model has read, pass by pass: rows and tokens of the input; and of how many images."""
+
+    def __init__(self, backbone):
+        self.shapes, self.images, self.first_layers = [], [], 0
+        backbone.language_model.register_forward_pre_hook(self._language, with_kwargs=True)
+        backbone.visual.register_forward_pre_hook(lambda module, given, named: self.images.append(len(named["grid_thw"])), with_kwargs=True)
+        backbone.language_model.layers[0].mlp.register_forward_pre_hook(self._layer)
+
+    def _language(self, module, given, named):
+        self.shapes.append(tuple(named["inputs_embeds"].shape[:2]))
+
+    def _layer(self, module, given):
+        self.first_layers += 1
+
+
+@pytest.mark.parametrize("packed", [True, False], ids=["packed", "padded"])
+def test_a11_a_step_is_one_pass_that_reads_each_prompt_each_teacher_and_each_student_once(make_scorer, make, packed):
+    """Upstream: a pass for each span of each student, prompt and image every time, and as many again for the teacher of each."""
+    scorer, taught = make_scorer(packed=packed), make.taught(2)
+    students = [make.response(think=LONG[: 40 * index]) for index in range(1, 9)]
+    passes = Passes(scorer.model.model)
+    score_and_accumulate(scorer, taught, students, AlignmentConfig(rollout=Rollout(group_size=4), micro_batch_size=8))
+    prompts = [len(one.token_ids) for one in scorer.encoder.encode([row.prompt for row in taught])]
+    responses = [len(row.token_ids) for one in (*(row.teacher for row in taught), *students) for row in _rows(scorer.encoder, one)]
+    padded = [(2, max(prompts)), (2 + 8, max(responses))]
+    assert len(responses) == 2 + 8 and passes.images == [2]
+    assert passes.shapes == ([(1, sum(prompts) + sum(responses))] if packed else padded)
+
+
+def _balance_gradients(scorer, make):
+    pairs = [Pair(row, make.response(answer=str(number))) for number, row in enumerate(make.taught(2))]
+    scorer.model.train()
+    compare(scorer, pairs).balance.backward()
+    return {name: one.grad.clone() for name, one in scorer.model.named_parameters() if one.grad is not None}
+
+
+def test_b3_and_item_7_the_balance_loss_reaches_the_router_through_checkpoints(make_scorer, make):
+    """Upstream keeps the logits of a pass without gradient, so that its balance loss is a constant wherever layers are checkpointed."""
+    checkpointed, plain = make_scorer(packed=True), make_scorer(packed=True)
+    plain.model.gradient_checkpointing_disable()
+    passes = Passes(checkpointed.model.model)
+    expected, found = _balance_gradients(plain, make), _balance_gradients(checkpointed, make)
+    assert len(passes.shapes) == 1 and passes.first_layers == 2, "a checkpointed layer is computed again for its gradient"
+    routers = [name for name in expected if name.endswith("mlp.gate.weight")]
+    assert len(routers) == len(plain.model.model.language_model.layers) and found.keys() == expected.keys()
+    assert all(expected[name].abs().max() > 1e-4 for name in routers)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, msg=name)
 
 
 def test_b2_the_longest_row_first_or_last_makes_no_difference(make_scorer, make):
@@ -182,13 +246,13 @@ def test_the_update_prefers_the_teacher(make_scorer, make):
 
 def _update_gradients(make_scorer, make, micro):
     scorer = make_scorer()
-    config = AlignmentConfig(rollout=Rollout(group_size=2), micro_batch_size=micro, balance_coef=0.0)
+    config = AlignmentConfig(rollout=Rollout(group_size=2), micro_batch_size=micro)
     _update(scorer, KeepGradients(), make.taught(4), _students(make), config)
     return {name: parameter.grad.clone() for name, parameter in scorer.model.named_parameters() if parameter.grad is not None}
 
 
 def test_micro_batches_of_the_update_add_up_to_the_whole(make_scorer, make):
-    """Also when one of them has no valid student. (The balance loss is of each micro-batch by itself, so it is left out.)"""
+    """Also when one of them has no valid student."""
     whole, parts = (_update_gradients(make_scorer, make, micro) for micro in (8, 2))
     assert whole.keys() == parts.keys()
     for name, gradient in whole.items():
@@ -200,3 +264,27 @@ def test_the_teachers_that_cannot_be_read_are_named_before_the_first_step(make_s
     taught = replace(make.taught(1)[0], teacher=make.response(think=LONG * 3))
     with pytest.raises(DataError, match=r"teacher of prompt p:0: a response of \d+ tokens is above the limit of 4096"):
         scorer.require_readable([taught])
+
+
+def test_a_student_that_is_too_long_is_invalid_in_a_step_of_alignment(make_scorer, make):
+    scorer = replace(make_scorer(), max_tokens=128)
+    config = AlignmentConfig(rollout=Rollout(group_size=2))
+    drawn = [make.response(), make.response(think=LONG), None, make.response(think=LONG)]
+    read = only_readable(drawn, scorer.encoder, scorer.max_tokens)
+    result = score_and_accumulate(scorer, make.taught(2), read, config)
+    assert result.valid_PN.flatten().tolist() == [True, False, False, False]
+    assert result.metrics["critic/valid_ratio"] == 0.25
+    assert result.caption_PN[0, 0] != 0 and result.caption_PN[0, 1] == 0
+
+
+@pytest.mark.parametrize("text", ["3 plus 4 gives 7", "\u0958\ufb2c\u0390" * 7, "\U0001d160\U0001f9d1\u200d\U0001f680 \x00"])
+def test_what_is_readable_is_what_can_be_scored(encoder, make, text):
+    """Also of letters that normalising makes longer."""
+    response = make.response(caption=text, think=f"{text} {text}", answer=text)
+    count = len(_rows(encoder, response)[0].token_ids)
+    assert [is_readable(response, encoder.response_ids, limit) for limit in (count - 1, count, 3 * count, 10_000)] == [
+        False,
+        True,
+        True,
+        True,
+    ]

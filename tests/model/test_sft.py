@@ -1,5 +1,7 @@
 """What sft learns from, and what it leaves alone."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from texts import curated_response, draw_task
@@ -7,10 +9,12 @@ from texts import curated_response, draw_task
 from prism_trainer.contract.configs import SftConfig
 from prism_trainer.contract.optim import Optimizer
 from prism_trainer.data.rows import Demonstration
+from prism_trainer.engines.local.models import apply_freezes
 from prism_trainer.engines.local.optimizer import StageOptimizer
 from prism_trainer.engines.local.sequences import collate_demonstrations
 from prism_trainer.errors import DataError
-from prism_trainer.stages.sft import accumulate, apply_freezes, response_loss
+from prism_trainer.packed import learning
+from prism_trainer.stages.sft import accumulate, collate
 
 CPU = torch.device("cpu")
 
@@ -35,13 +39,15 @@ def test_the_loss_is_the_cross_entropy_of_exactly_those_tokens(policy, encoder, 
     with torch.no_grad():
         logits = policy(**batch.model_inputs()).logits.float().log_softmax(dim=-1)
         chosen = logits[:, :-1].gather(2, batch.token_ids_RT[:, 1:, None]).squeeze(2)
-        expected = -(chosen * batch.target_RT[:, 1:]).sum()
-        torch.testing.assert_close(response_loss(policy, batch), expected, atol=1e-2, rtol=1e-4)
+        expected = -(chosen * batch.target_RT[:, 1:]).sum() / batch.target_RT.sum()
+    loss, num_tokens = accumulate(policy, [batch])
+    assert (loss, num_tokens) == (pytest.approx(float(expected), rel=1e-4), int(batch.target_RT.sum()))
 
 
-def _gradients(policy, encoder, rows, micro):
+def _gradients(policy, encoder, rows, micro, packed=False):
     policy.zero_grad()
-    loss, num_tokens = accumulate(policy, encoder, rows, SftConfig(batch_size=6, micro_batch_size=micro), CPU)
+    batches = collate(encoder, rows, SftConfig(batch_size=6, micro_batch_size=micro), CPU)
+    loss, num_tokens = accumulate(policy, batches, packed=packed)
     return loss, num_tokens, {name: p.grad.clone() for name, p in policy.named_parameters() if p.grad is not None}
 
 
@@ -51,6 +57,27 @@ def test_micro_batches_add_up_to_the_gradient_of_the_whole_batch(policy, encoder
     assert (loss, tokens) == (pytest.approx(again, rel=1e-5), same_tokens)
     for name, gradient in whole.items():
         torch.testing.assert_close(parts[name], gradient, atol=1e-4 * float(gradient.abs().max()) + 1e-9, rtol=1e-2, msg=name)
+
+
+@pytest.mark.parametrize("chunk", [2048, 50], ids=["logits at once", "logits in chunks"])
+@pytest.mark.parametrize("shown", ["all", "some", "none"])
+def test_packed_rows_have_the_loss_and_the_gradients_of_padded_ones(policy, encoder, rows, monkeypatch, shown, chunk):
+    """Uneven rows in uneven micro-batches, a checkpoint a layer."""
+    blind = {"all": (), "some": (1, 2, 3), "none": range(6)}[shown]
+    for index in blind:
+        prompt = rows[index].prompt
+        rows[index] = replace(rows[index], prompt=replace(prompt, id=f"{prompt.id} blind", images=()))
+    rows[0] = replace(rows[0], response=rows[0].response * 3)
+    loss, tokens, expected = _gradients(policy, encoder, rows, 3)
+
+    monkeypatch.setattr(learning.summed_cross_entropy, "__defaults__", (chunk,))
+    policy.train().gradient_checkpointing_enable({"use_reentrant": False})
+    learning.learn_packed(policy)
+    found_loss, found_tokens, found = _gradients(policy, encoder, rows, 3, packed=True)
+    assert (found_loss, found_tokens) == (pytest.approx(loss, rel=1e-5), tokens)
+    assert found.keys() == expected.keys() and any("visual" in name for name in found) == (shown != "none")
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-4 * float(gradient.abs().max()) + 1e-9, rtol=1e-2, msg=name)
 
 
 @pytest.mark.parametrize(
@@ -75,12 +102,12 @@ def test_a_frozen_part_gets_no_gradient(policy, encoder, rows, switches, trained
 
 def test_a_demonstration_that_is_too_long_is_refused_not_cut(policy, encoder, rows):
     with pytest.raises(DataError, match=r"demonstration p:0 has \d+ tokens, above maxLength 20; raise it or remove the row"):
-        accumulate(policy, encoder, rows, SftConfig(max_length=20), CPU)
+        collate(encoder, rows, SftConfig(max_length=20), CPU)
 
 
 def _train(policy, encoder, rows, optimizer, steps):
     for _ in range(steps):
-        accumulate(policy, encoder, rows, SftConfig(batch_size=6, micro_batch_size=6), CPU)
+        accumulate(policy, collate(encoder, rows, SftConfig(batch_size=6, micro_batch_size=6), CPU))
         optimizer.step()
 
 

@@ -13,8 +13,11 @@ import torch
 from prism_trainer.algorithms.reward_modes import stage_advantages
 from prism_trainer.algorithms.saturation import count_saturated, pauses
 from prism_trainer.contract.job import DataSource
+from prism_trainer.engines.local.models import load_policy
 from prism_trainer.errors import DataError
+from prism_trainer.stages import alignment, rlvr
 from stage_attempts import job_of, metrics_of, run_stage, samples_of
+from told_steps import assert_tells_what_it_optimises
 
 pytestmark = pytest.mark.pipeline
 DAPO = {"algorithm": {"name": "dapo", "overlongBufferTokens": 16, "oversampling": 2, "maxGenerationBatches": 20}}
@@ -131,6 +134,11 @@ def test_a12_every_sample_is_dumped_with_both_scores(carry_out):
     assert all(one["caption_score"] is None and one["cot_score"] is None for one in samples if not one["format_valid"])
 
 
+def test_a13_a_step_tells_the_scores_it_optimises_and_never_their_plain_sum(carry_out):
+    ended = carry_out("alignment", steps=1, alpha=0.9)
+    assert_tells_what_it_optimises(ended.metrics[0], ended.samples(), ended.job.config)
+
+
 def test_item_16_what_is_watched_in_alignment(carry_out):
     (metrics,) = carry_out("alignment", steps=1).metrics
     names = """critic/d_loss critic/cap_loss critic/cot_loss critic/d_acc critic/cap_acc critic/cot_acc critic/valid_ratio critic/score_reg
@@ -191,8 +199,29 @@ def test_the_kl_term_holds_on_to_the_policy_the_stage_began_with(carry_out):
     assert 0 < held[-1]["actor/kl"] < free[-1]["actor/kl"]
 
 
-def test_item_9_without_a_coefficient_there_is_no_kl_and_no_reference(carry_out):
-    assert not any("kl" in name for stage in ("alignment", "rlvr") for step in carry_out(stage, stage, steps=1).metrics for name in step)
+@pytest.fixture
+def policies_loaded(monkeypatch):
+    """Folders of the policies that a stage of this process loads, as it goes on to do."""
+    loaded = []
+
+    def load(folder, device):
+        loaded.append(folder)
+        return load_policy(folder, device)
+
+    for stage in (alignment, rlvr):
+        monkeypatch.setattr(stage, "load_policy", load)
+    return loaded
+
+
+@pytest.mark.parametrize("stage", ["alignment", "rlvr"])
+def test_item_9_without_a_coefficient_there_is_no_kl_and_no_reference_is_loaded(carry_out, policies_loaded, stage):
+    (metrics,) = carry_out(stage, steps=1).metrics
+    assert not any("kl" in name for name in metrics) and len(policies_loaded) == 1
+
+
+def test_with_a_coefficient_there_is_a_reference_beside_the_policy(carry_out, policies_loaded):
+    carry_out("rlvr", steps=1, klCoef=0.1)
+    assert len(policies_loaded) == 2
 
 
 @pytest.mark.parametrize(

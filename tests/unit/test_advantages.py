@@ -57,8 +57,8 @@ def test_an_invalid_response_is_penalised_beside_its_low_score():
 
 
 @pytest.mark.parametrize(("alpha", "expected"), [(1.0, [-1.0, 0.0, 1.0]), (0.0, [1.0, 0.0, -1.0]), (0.5, [0.0, 0.0, 0.0])])
-def test_a13_what_is_optimised_is_the_weighted_sum_not_the_plain_one(alpha, expected):
-    """Captions rise and cots fall twice as fast; upstream reports their plain sum, which falls whatever the weights."""
+def test_captions_and_cots_count_by_their_weights(alpha, expected):
+    """Captions rise and cots fall twice as fast."""
     assert _advantages(alpha=alpha) == pytest.approx(expected, abs=1e-5)
 
 

@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from judges import JUDGES
 from prism_trainer.responses import parse_response
 from prism_trainer.rewards.answers import answers_match, answers_match_by_rules, formulas_match
-from prism_trainer.rewards.verifiable import JUDGES, verifiable_reward
+from prism_trainer.rewards.verifiable import verifiable_reward
 
 
 @pytest.mark.parametrize(

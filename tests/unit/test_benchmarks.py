@@ -1,8 +1,10 @@
 """The seven benchmarks read from small files of their published columns and layouts."""
 
 import json
+import sys
 from dataclasses import replace
 
+import psutil
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from benchmark_files import LAYOUT, NUM_PROMPTS, hallusionbench, mathverse, mathvista, png, wemath, write_benchmark
 from prism_trainer.contract.configs import BenchmarkChoice
 from prism_trainer.contract.results import EvaluationSample
-from prism_trainer.errors import DataError
+from prism_trainer.errors import DataError, Stopped
 from prism_trainer.evaluation.marking import Response, mark
 from prism_trainer.evaluation.rules import chosen_letter, is_right
 from prism_trainer.evaluation.sources import find_sources
@@ -26,8 +28,8 @@ def read(tmp_path):
     def read(name, **choice):
         uri = choice.pop("uri", None) or str(write_benchmark(name, tmp_path / name))
         sources = find_sources(BenchmarkChoice(name=name, uri=uri, **choice), TASKS[name])
-        problems = ProblemSet(name, sources, task=TASKS[name]).read()
-        return {problem.prompt.id.removeprefix(f"{name}:"): problem for problem in problems}
+        found = ProblemSet(name, sources, TASKS[name])
+        return {identity.removeprefix(f"{name}:"): problem for identity, problem in zip(found.ids, found.problems, strict=True)}
 
     return read
 
@@ -215,19 +217,30 @@ def test_a_folder_without_the_files_says_what_was_looked_for(tmp_path):
 
 
 HUB = """import sys; from pathlib import Path
-folder = Path({folder!r}); (folder / 'asked').write_text('|'.join(sys.argv[1:])); print('noise'); print(folder)"""
+folder = Path({folder!r}); (folder / 'asked').write_text('|'.join(sys.argv[2:])); print('noise'); print(folder)"""
 
 
 def test_without_a_folder_the_public_data_set_is_asked_of_the_hub(tmp_path):
-    import sys
-
     write_benchmark("mmmu-pro", tmp_path)
     command = (sys.executable, "-c", HUB.format(folder=str(tmp_path)))
-    sources = find_sources(BenchmarkChoice(name="mmmu-pro"), TASKS["mmmu-pro"], command)
-    assert (tmp_path / "asked").read_text() == "MMMU/MMMU_Pro||standard (10 options)/test-*.parquet|vision/test-*.parquet"
+    sources = find_sources(BenchmarkChoice(name="mmmu-pro"), TASKS["mmmu-pro"], command=command)
+    assert (tmp_path / "asked").read_text() == "MMMU/MMMU_Pro|||standard (10 options)/test-*.parquet|vision/test-*.parquet"
     assert len(sources) == 2
-    find_sources(BenchmarkChoice(name="mmmu-pro", uri="hf://datasets/me/copy", revision="v1"), TASKS["mmmu-pro"], command)
+    find_sources(BenchmarkChoice(name="mmmu-pro", uri="hf://datasets/me/copy", revision="v1"), TASKS["mmmu-pro"], command=command)
     assert (tmp_path / "asked").read_text().startswith("me/copy|v1|")
+
+
+def test_a_stage_that_waits_for_the_hub_can_be_stopped_and_leaves_no_process(tmp_path, monkeypatch):
+    monkeypatch.setattr("prism_trainer.hub.fetching.LOOK_SECONDS", 0.1)
+    hub = f"import os, time; from pathlib import Path; Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid())); time.sleep(600)"
+
+    def stop():
+        if (tmp_path / "pid").exists() and (tmp_path / "pid").read_text():
+            raise Stopped(None)
+
+    with pytest.raises(Stopped):
+        find_sources(BenchmarkChoice(name="mathvista"), TASKS["mathvista"], stop, (sys.executable, "-c", hub))
+    assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
 
 
 def test_the_layouts_cover_every_benchmark_of_the_paper():

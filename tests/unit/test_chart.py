@@ -104,12 +104,19 @@ def test_an_image_is_named_by_registry_repository_and_digest_before_tag(image, e
     assert environment(objects)["PRISM_STAGE_IMAGE"] == expected.replace("prism-operator", "prism-trainer-cpu")
 
 
+def test_the_registry_of_the_stages_image_is_that_of_all_images_of_stages():
+    found = environment(render({"stages": {"image": {"registry": "r.example.com"}}}))
+    images = {name: image for name, image in found.items() if name.endswith("_IMAGE")}
+    assert len(images) == 4 and all(image.startswith("r.example.com/prism-") for image in images.values())
+
+
 def test_the_operators_settings_arrive_in_its_environment():
     values = {
         **NAMESPACED,
         "log": {"format": "text", "level": "DEBUG"},
         "stages": {
             "image": {"pullPolicy": "Never"},
+            "images": {"rl": {"registry": "r.example.com"}, "eval": {"digest": DIGEST, "tag": "1.0.0"}},
             "imagePullSecrets": [{"name": "one"}, {"name": "two"}],
             "rayVersion": "2.61.0",
             "progressSeconds": 5,
@@ -125,6 +132,9 @@ def test_the_operators_settings_arrive_in_its_environment():
         "PRISM_METRICS_PORT": "8080",
         "PRISM_HEALTH_PORT": "8081",
         "PRISM_STAGE_IMAGE": "prism-trainer-cpu:0.1.0",
+        "PRISM_SFT_IMAGE": "prism-sft:0.1.0",
+        "PRISM_RL_IMAGE": "r.example.com/prism-rl:0.1.0",
+        "PRISM_EVAL_IMAGE": f"prism-eval@{DIGEST}",
         "PRISM_IMAGE_PULL_POLICY": "Never",
         "PRISM_IMAGE_PULL_SECRETS": "one,two",
         "PRISM_RAY_VERSION": "2.61.0",

@@ -44,7 +44,7 @@ def test_a_sound_set_is_described_and_the_exit_code_is_0(folder, capsys):
     assert (table["image width, pixels"], table["image height, pixels"]) == (["64"] * 4, ["32"] * 4)
     assert (table["images"], table["question, characters"], table["teacher's answer, characters"]) == (["1"] * 4, ["9"] * 4, ["1"] * 4)
     assert "  1 row with PRISM's system prompt" in lines
-    assert "  1 row response not <caption><think><answer>: sft learns it as it is" in lines
+    assert "  1 row with a response that is not <caption><think><answer>: sft learns it as it is" in lines
 
 
 def test_every_broken_row_is_named_and_the_exit_code_is_1(folder, capsys):

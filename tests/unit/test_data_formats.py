@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from prism_trainer.contract.job import DataSource
+from prism_trainer.data.dataset import open_demonstrations, open_taught, open_verifiable
 from prism_trainer.data.formats import FORMATS, format_of
-from prism_trainer.data.readers import read_demonstrations, read_taught, read_verifiable
 from prism_trainer.data.rows import Demonstration, Prompt, TaughtPrompt, VerifiablePrompt
-from prism_trainer.data.sources import read_raw
+from prism_trainer.data.sources import scan_file
 from prism_trainer.data.writers import write_demonstrations, write_pairs, write_taught, write_verifiable
 from prism_trainer.errors import DataError
 from prism_trainer.responses import TAGS, parse_response
@@ -34,18 +34,18 @@ PROMPTS = st.builds(Prompt, st.just(""), TEXT, IMAGES, st.none() | TEXT)
 RESPONSES = st.builds("<caption>{}</caption>{}<think>{}</think> <answer>{}</answer>".format, TEXT, st.sampled_from(["", "\n"]), TEXT, TEXT)
 PARSED = RESPONSES.map(parse_response)
 SETS = {
-    "curated.json": (st.builds(Demonstration, PROMPTS, RESPONSES | TEXT), write_demonstrations, read_demonstrations),
-    "curated.jsonl": (st.builds(Demonstration, PROMPTS, RESPONSES | TEXT), write_demonstrations, read_demonstrations),
-    "taught.parquet": (st.builds(TaughtPrompt, PROMPTS, PARSED, REFERENCES), write_taught, read_taught),
+    "curated.json": (st.builds(Demonstration, PROMPTS, RESPONSES | TEXT), write_demonstrations, open_demonstrations),
+    "curated.jsonl": (st.builds(Demonstration, PROMPTS, RESPONSES | TEXT), write_demonstrations, open_demonstrations),
+    "taught.parquet": (st.builds(TaughtPrompt, PROMPTS, PARSED, REFERENCES), write_taught, open_taught),
     "verifiable.parquet": (
         st.builds(VerifiablePrompt, PROMPTS, REFERENCES.filter(bool), st.sampled_from(["mm_gad", "math-77k"])),
         write_verifiable,
-        read_verifiable,
+        open_verifiable,
     ),
     "pairs.jsonl": (
         st.builds(TaughtPrompt, PROMPTS.map(lambda prompt: replace(prompt, system=None)), PARSED, REFERENCES, PARSED),
         write_pairs,
-        read_taught,
+        open_taught,
     ),
 }
 
@@ -62,8 +62,8 @@ def test_what_is_written_reads_back_as_it_was(tmp_path, name, data):
     given_rows = data.draw(st.lists(rows, min_size=1, max_size=4))
     assert write(tmp_path / name, given_rows) == len(given_rows)
     source = DataSource(uri=str(tmp_path / name))
-    assert _nameless(read(source)) == given_rows
-    first = next(read_raw(source))
+    assert _nameless(read([source])) == given_rows
+    first = next(scan_file(source.uri))
     assert FORMATS[format_of(name, first.columns).name].read(first).prompt.id == first.id
 
 
@@ -93,7 +93,7 @@ def test_any_byte_that_is_changed_gives_rows_or_a_sentence(whole_sets, name, dat
     place = data.draw(st.integers(0, len(content) - 1))
     file.write_bytes(content[:place] + bytes([content[place] ^ data.draw(st.integers(1, 255))]) + content[place + 1 :])
     try:
-        assert 1 <= len(list(SETS[name][2](DataSource(uri=str(file))))) <= 2
+        assert 1 <= len(list(SETS[name][2]([DataSource(uri=str(file))]))) <= 2
     except DataError as error:
         assert name in str(error)
 
@@ -106,12 +106,12 @@ def test_a_byte_that_is_changed_in_our_parquet_before_its_footer_gives_the_same_
     file, content = whole_sets[name]
     read, source = SETS[name][2], DataSource(uri=str(file))
     file.write_bytes(content)
-    before = list(read(source))
+    before = list(read([source]))
     footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
     place = data.draw(st.integers(4, footer - 1))
     file.write_bytes(content[:place] + bytes([content[place] ^ data.draw(st.integers(1, 255))]) + content[place + 1 :])
     try:
-        assert list(read(source)) == before
+        assert list(read([source])) == before
     except DataError as error:
         assert name in str(error)
 
@@ -124,7 +124,7 @@ def test_a_file_that_was_cut_gives_the_first_rows_or_a_sentence(whole_sets, name
     file, content = whole_sets[name]
     file.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
     try:
-        assert 1 <= len(list(SETS[name][2](DataSource(uri=str(file))))) <= 2
+        assert 1 <= len(list(SETS[name][2]([DataSource(uri=str(file))]))) <= 2
     except DataError as error:
         assert name in str(error)
 
@@ -152,7 +152,7 @@ def test_nothing_appears_under_the_name_before_it_is_whole(tmp_path):
 
 def _taught(tmp_path, **columns):
     (tmp_path / "set.jsonl").write_text(json.dumps({"question": "How many?", "answer": "7", **columns}))
-    (row,) = read_taught(DataSource(uri=str(tmp_path / "set.jsonl")))
+    (row,) = open_taught([DataSource(uri=str(tmp_path / "set.jsonl"))])
     return row.teacher
 
 

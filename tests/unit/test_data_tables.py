@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from prism_trainer.contract.job import DataSource
 from prism_trainer.data import json_tables, parquet_table
 from prism_trainer.data.dataset import Rows, open_taught, require_no_weights
-from prism_trainer.data.sources import files_of, open_table, read_raw
+from prism_trainer.data.sources import files_of, open_table
 from prism_trainer.errors import DataError, StorageError
 
 VALUES = st.recursive(
@@ -61,7 +61,7 @@ def test_what_json_refuses_is_refused_and_nothing_else(folder, text):
         assert list(open_table(str(file)).scan()) == pytest.approx(whole, nan_ok=True)
     else:
         with pytest.raises(DataError, match=r"any.json"):
-            list(read_raw(DataSource(uri=str(file))))
+            list(Rows([DataSource(uri=str(file))], lambda row: row))
 
 
 def test_a_row_without_an_end_is_given_up_before_it_fills_the_memory(tmp_path, monkeypatch):

@@ -13,24 +13,30 @@ from prism_trainer.contract.results import EvaluationSample
 from prism_trainer.data.rows import Prompt
 from prism_trainer.evaluation.marking import Response, mark
 from prism_trainer.evaluation.problems import Problem
-from prism_trainer.evaluation.resampling import EXACT_UP_TO, PERMUTATIONS, Resampling, bootstrap_interval, interval, sign_flip_p_value
+from prism_trainer.evaluation.resampling import EXACT_UP_TO, PERMUTATIONS, Resampling, interval, sign_flip_p_value
 from prism_trainer.evaluation.summary import Answers, summarise
 from prism_trainer.responses import parse_response
 
 
+def mean_interval(values, confidence, seed):
+    """Of a score that every unit counts for once."""
+    data = np.asarray(values, dtype=np.float64)
+    return interval(Resampling.of(len(data), seed).ratio(data, np.ones(len(data))), confidence)
+
+
 def test_the_interval_of_a_mean_is_that_of_the_normal_approximation():
     values = np.random.default_rng(0).random(400)
-    low, high = bootstrap_interval(values.tolist(), 0.95, seed=1)
+    low, high = mean_interval(values.tolist(), 0.95, seed=1)
     half = 1.96 * values.std() / 20
     assert abs(low - (values.mean() - half)) < 0.004 and abs(high - (values.mean() + half)) < 0.004
 
 
 def test_equal_values_have_an_interval_of_no_width():
-    assert bootstrap_interval([1.0] * 50, 0.95, seed=0) == (1.0, 1.0)
+    assert mean_interval([1.0] * 50, 0.95, seed=0) == (1.0, 1.0)
 
 
 def test_the_same_seed_gives_the_same_interval():
-    assert bootstrap_interval([0.0, 1.0] * 30, 0.9, 3) == bootstrap_interval([0.0, 1.0] * 30, 0.9, 3)
+    assert mean_interval([0.0, 1.0] * 30, 0.9, 3) == mean_interval([0.0, 1.0] * 30, 0.9, 3)
 
 
 def test_draws_without_any_unit_of_a_score_say_nothing_about_it():

@@ -38,7 +38,7 @@ def respond(answer, text=TEXT):
 def problems_of(tmp_path):
     def read(name):
         sources = find_sources(BenchmarkChoice(name=name, uri=str(write_benchmark(name, tmp_path / name))), TASKS[name])
-        return ProblemSet(name, sources, task=TASKS[name]).read()
+        return ProblemSet(name, sources, TASKS[name]).problems
 
     return read
 

@@ -82,4 +82,4 @@ def test_joined_groups_keep_their_rows_together():
 def test_only_dapo_takes_off_for_length(name, expected):
     extra = {"overlong_buffer_tokens": 2} if name == "dapo" else {}
     config = RlvrConfig(algorithm={"name": name, **extra}, rollout={"max_response_tokens": 4})
-    assert _groups([MIXED], length=3).rewards_PN(config).tolist() == expected
+    assert _groups([MIXED], length=3).rewards_and_advantages(config)[0].tolist() == expected

@@ -76,6 +76,11 @@ def test_the_table_has_a_row_for_what_was_run_beside_the_papers():
     assert rows[1][8] == "1.50" and rows[0][8] == "-"
 
 
+def test_the_papers_column_is_the_papers_data():
+    found = [variant.paper for variant in learning.VARIANTS]
+    assert found == [56.8, 61.8, 66.2, 66.3, 65.8, None, 62.8, 62.3]
+
+
 def test_the_figure_is_drawn(tmp_path):
     learning.write({"sft": outcomes(0.4, 0.5), "prism-grpo": outcomes(0.6, curve=[0.1] * 8)}, tmp_path)
     assert (tmp_path / "learning.png").stat().st_size > 5_000

@@ -96,6 +96,16 @@ def test_trouble_is_told_with_its_sentence() -> None:
     assert plain.show(6, make_stage("Failed", 20), message="No retries are left.")[0].endswith("failed: No retries are left.")
 
 
+def test_an_attempt_that_failed_and_was_followed_at_once_is_told() -> None:
+    plain = Plain()
+    plain.show(0, make_stage("Running"))
+    failed = {"number": 1, "outcome": "Failed", "failureClass": "NodeLost", "message": "its process was killed by SIGKILL"}
+    again = make_stage("Running", 20, attempts=[failed, _attempt(2, 5, None)])
+    line = "[    5 s] sft            started, attempt 2; attempt 1 failed (NodeLost): its process was killed by SIGKILL"
+    assert plain.show(5, again) == [line]
+    assert plain.show(6, again) == []
+
+
 def test_what_an_earlier_run_completed_or_skips_is_said_once() -> None:
     plain = Plain()
     assert [line[10:] for line in plain.show(0, make_stage("Succeeded", 100), make_stage("Skipped", kind="rlvr"))] == [
@@ -144,7 +154,9 @@ def test_a_second_attempt_is_named_and_the_time_between_attempts_does_not_count(
 
 def test_metrics_nobody_chose_are_shown_as_they_are_named() -> None:
     assert watched(make_stage("Running", kind="sft", metrics={"odd": 1.0})) == "odd 1.00"
-    assert watched(make_stage("Running", kind="evaluation", metrics={"format_rate/sft": 1.0, "accuracy/sft": 0.5})) == "sft 0.500"
+    assert (
+        watched(make_stage("Running", kind="evaluation", metrics={"format_rate/sft": 1.0, "accuracy/sft": 0.5})) == "accuracy of sft 0.500"
+    )
 
 
 def test_on_a_terminal_the_display_redraws_and_leaves_the_last_state() -> None:
@@ -160,3 +172,10 @@ def test_a_file_is_never_drawn_on() -> None:
     with RunDisplay(Console(file=file), plain=False, clock=lambda: at(0)) as display:
         display.update(RUN)
     assert "\x1b" not in file.getvalue()
+
+
+def test_an_evaluation_that_has_measured_nothing_yet_shows_no_counters() -> None:
+    plain = Plain()
+    plain.show(0, make_stage("Running", kind="evaluation"))
+    (line,) = plain.show(20, make_stage("Running", 8, kind="evaluation", phase="evaluating", metrics={"symbolic/same": 0.0}))
+    assert line.endswith("evaluating 8/100 (8 %)")

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 import time
 from contextlib import suppress
 
@@ -12,6 +13,12 @@ import pytest
 from builders import make_pipeline, make_run
 from local_runs import LocalRun, wait_for
 from prism_operator.errors import RunFolderError
+from prism_operator.local.files import last_words
+from prism_operator.local.interpreters import Interpreter
+from prism_operator.local.machine import Machine
+from prism_operator.local.runner import run_locally
+from prism_operator.validate import validate_file
+from stand_in_runner import STAND_IN
 
 
 @pytest.fixture
@@ -70,6 +77,12 @@ def test_a_failed_stage_ends_the_run_with_one_clear_sentence(local):
 def test_an_exit_without_a_result_is_told_with_its_last_words(local):
     ended = local.write(make_run().stage("sft"), sft={"exit_at": 1, "code": 1}).run()
     assert ended.exit_code == 1 and "RuntimeError: the stand-in was told to exit" in ended.status.message
+
+
+def test_last_words_have_no_colours(tmp_path):
+    log = tmp_path / "log.txt"
+    log.write_text("\x1b[36m(WorkerDict pid=7)\x1b[0m no accelerator\n\x1b[0m\n")
+    assert last_words(log) == "(WorkerDict pid=7) no accelerator"
 
 
 def test_running_again_forgives_and_goes_on(local):
@@ -171,6 +184,14 @@ def test_a_changed_configuration_is_refused_until_it_may_be_redone(local):
     assert local.attempts("sft") == ["attempt-1", "attempt-2"], "the first configuration is still done"
 
 
+def test_the_results_of_a_run_are_those_of_the_evaluation_that_was_done_again(local):
+    def accuracy(**config):
+        local.write(make_run().stage("sft").stage("evaluation", config=config), evaluation__1={"accuracy": 0.4}).run(redo=True)
+        return json.loads((local.run_dir / "results.json").read_text())[0]["accuracy"]
+
+    assert [accuracy(), accuracy(seeds=[7])] == [0.4, 0.5]
+
+
 def test_a_stage_added_later_starts_from_what_is_done(local):
     local.write(make_run().stage("sft")).run()
     assert local.write(two()).run().exit_code == 0
@@ -268,3 +289,25 @@ def test_kills_of_runner_and_stage_at_any_moment_lose_and_repeat_nothing(local, 
     manifests = local.manifests()
     assert {stage: len(found) for stage, found in manifests.items()} == {"sft": 1, "rlvr": 1}
     assert manifests["rlvr"][0]["parents"][0]["digest"] == manifests["sft"][0]["digest"]
+
+
+def test_each_stage_runs_in_the_python_that_has_its_library(local):
+    """Engine local in one, engine verl in another; what it is given is the module and the job."""
+    run = make_run(resources={"gpusPerNode": 1}).stage("sft").stage("rlvr", engine="verl").stage("evaluation", engine="verl")
+    local.write(run)
+
+    def interpreter(environment):
+        script = local.folder / environment
+        stand_in = f"{sys.executable} {STAND_IN} {local.folder / 'behaviour.json'}"
+        script.write_text(f'#!/bin/sh\necho "{environment} $1 $2" >> {local.folder}/started\nexec {stand_in} "$3"\n')
+        script.chmod(0o755)
+        return Interpreter(str(script))
+
+    machine = Machine(cwd=local.folder, num_gpus=lambda: 1, interpreter=interpreter)
+    validated = validate_file(local.folder / "run.yaml", machine)
+    assert validated.lines() == []
+    ended = run_locally(validated.raw, validated.text, local.run_dir, machine)
+    assert ended.exit_code == 0
+    assert (local.folder / "started").read_text().splitlines() == [f"{name} -m prism_trainer" for name in ("cpu", "rl", "eval")]
+    job = json.loads((local.run_dir / "stages/rlvr/attempt-1/job.json").read_text())
+    assert (job["engine"], job["nodes"], job["gpusPerNode"]) == ("verl", 1, 1)

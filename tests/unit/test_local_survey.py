@@ -1,11 +1,15 @@
 """What `prism run` would have to ignore, it refuses: a sentence each."""
 
 import json
+import os
+import re
+import sys
 
 import pytest
 
 from builders import make_manifest, make_pipeline, make_run
 from prism_operator.errors import BadRunError
+from prism_operator.local.interpreters import Interpreter, interpreter_of
 from prism_operator.local.machine import Machine
 from prism_operator.local.survey import local_problems, survey
 from prism_operator.problems import format_path
@@ -36,7 +40,6 @@ SECRET = {"name": "s", "key": "k"}
 @pytest.mark.parametrize(
     ("spec", "path"),
     [
-        ({"engine": "verl"}, "spec.engine"),
         ({"storage": {"pvc": {"claimName": "x"}}}, "spec.storage.pvc"),
         ({"storage": {"objectStore": {"uri": "s3://b/p"}}}, "spec.storage.objectStore"),
         ({"secrets": {"huggingFace": SECRET}}, "spec.secrets"),
@@ -52,6 +55,7 @@ SECRET = {"name": "s", "key": "k"}
         ({"resources": {"workers": 1}}, "spec.resources.workers"),
         ({"resources": {"memory": "8Gi"}}, "spec.resources.memory"),
         ({"resources": {"sharedMemory": "8Gi"}}, "spec.resources.sharedMemory"),
+        ({"resources": {"rdma": {"rdma/hca": 1}}}, "spec.resources.rdma"),
         ({"model": {"uri": "base", "revision": "v1"}}, "spec.model.revision"),
         ({"model": {"uri": "Qwen/Qwen3-VL-4B-Instruct"}}, "spec.model.uri"),
         ({"model": {"uri": "s3://bucket/model"}}, "spec.model.uri"),
@@ -66,7 +70,6 @@ def test_an_option_of_the_run_that_nothing_carries_out_here_is_refused(folder, s
 @pytest.mark.parametrize(
     ("kind", "fields", "path"),
     [
-        ("sft", {"engine": "verl"}, "engine"),
         ("sft", {"image": "x"}, "image"),
         ("sft", {"podTemplate": {}}, "podTemplate"),
         ("sft", {"resources": {"nodes": 3}}, "resources.nodes"),
@@ -115,6 +118,68 @@ def test_a_gpu_that_is_there_may_be_asked_for(folder):
 def test_a_model_that_no_stage_reads_need_not_be_there(folder):
     run = make_run(model={"uri": "nowhere"}).stage("sft", checkpoint={"uri": "base"}).stage("rlvr")
     assert refusals(run, folder) == {}
+
+
+# -- engine verl -----------------------------------------------------------------------------------------------------------------------
+
+
+def with_library(environment):
+    return Interpreter(f"/opt/{environment}/bin/python")
+
+
+def verl_refusals(run, folder, num_gpus=1, interpreter=with_library):
+    found = local_problems(run.run(), Machine(cwd=folder, num_gpus=lambda: num_gpus, interpreter=interpreter))
+    return {format_path(problem.path): problem.sentence for problem in found}
+
+
+def test_engine_verl_runs_where_there_is_a_gpu_and_a_python_with_its_library(folder):
+    assert verl_refusals(make_pipeline(engine="verl", resources={"gpusPerNode": 1}), folder) == {}
+
+
+@pytest.mark.parametrize("kind", ["sft", "discriminator", "rlvr", "evaluation"])
+def test_engine_verl_without_gpus_is_refused(folder, kind):
+    found = verl_refusals(make_run(engine="verl").stage(kind), folder)
+    assert list(found) == ["spec.resources.gpusPerNode"] and "take engine 'local'" in found["spec.resources.gpusPerNode"]
+
+
+def test_engine_verl_without_gpus_is_allowed_to_tests(folder):
+    run = make_run(engine="verl", env=[{"name": "PRISM_VERL_ON_CPU", "value": "1"}]).stage("rlvr")
+    assert verl_refusals(run, folder, num_gpus=0) == {}
+
+
+def test_a_library_that_no_python_has_is_told_once_a_stage_with_the_variable_that_names_one(folder):
+    run = make_run(resources={"gpusPerNode": 1}).stage("sft").stage("rlvr", engine="verl")
+    found = verl_refusals(run, folder, interpreter=interpreter_of)
+    assert list(found) == ["spec.stages[1].engine"]
+    assert re.search(r"stage 'rlvr': .* with verl, which this Python \(.+\) has not; name one .* PRISM_PYTHON_RL", *found.values())
+
+
+@pytest.mark.parametrize(
+    ("named", "sentence"),
+    [
+        ("/nowhere/python", "PRISM_PYTHON_EVAL names '/nowhere/python', which is no program"),
+        ("/bin/false", "does not run as a Python"),
+        (sys.executable, "which has no lmms-eval; install it there"),
+    ],
+)
+def test_a_python_that_is_named_and_cannot_do_it_is_told(monkeypatch, named, sentence):
+    monkeypatch.setenv("PRISM_PYTHON_EVAL", named)
+    interpreter_of.cache_clear()
+    assert sentence in interpreter_of("eval").lack
+    interpreter_of.cache_clear()
+
+
+def test_a_python_that_has_the_library_carries_the_stage_out(monkeypatch, tmp_path):
+    (tmp_path / "lmms_eval.py").write_text("")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("PRISM_PYTHON_EVAL", sys.executable)
+    interpreter_of.cache_clear()
+    assert interpreter_of("eval") == Interpreter(sys.executable)
+    interpreter_of.cache_clear()
+
+
+def test_engine_local_needs_no_other_python(folder):
+    assert interpreter_of("cpu") == Interpreter(sys.executable)
 
 
 # -- the checkpoint a stage is skipped with ------------------------------------------------------------------------------------------

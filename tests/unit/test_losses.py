@@ -15,7 +15,7 @@ from prism_trainer.algorithms.losses import (
     token_mean,
 )
 from prism_trainer.contract.configs import Dapo, Grpo, Gspo, PolicyLoss
-from prism_trainer.discriminator.losses import balance_loss, bradley_terry, pair_accuracy
+from prism_trainer.discriminator.losses import bradley_terry, pair_accuracy, router_load
 
 CLIPS = {"clip_low": 0.2, "clip_high": 0.3, "dual_clip": 3.0}
 
@@ -177,24 +177,30 @@ def test_equal_scores_count_half_in_the_pair_accuracy():
     assert pair_accuracy(torch.tensor([1.0, -1.0, 0.0, 2.0])) == 0.625
 
 
+def balance(logits, real=None):
+    """Of one text, all of whose tokens are real or those in the mask."""
+    text_of = torch.zeros(len(logits), dtype=torch.long) if real is None else real.long() - 1
+    return router_load([logits], text_of, 1, 2).balance().squeeze(0)
+
+
 def test_an_even_router_has_a_balance_loss_of_its_experts_per_token():
     # four tokens, each preferring another pair of experts; the mean probability is even
     logits = torch.tensor([[9.0, 9.0, 0, 0], [0, 9.0, 9.0, 0], [0, 0, 9.0, 9.0], [9.0, 0, 0, 9.0]])
-    assert balance_loss([logits], torch.ones(4, dtype=torch.bool), 2).item() == pytest.approx(2.0, abs=1e-4)
+    assert balance(logits).item() == pytest.approx(2.0, abs=1e-4)
 
 
 def test_a_collapsed_router_has_a_balance_loss_near_the_number_of_experts():
     logits = torch.tensor([[20.0, 10.0, 0, 0]]).repeat(5, 1)
-    assert balance_loss([logits], torch.ones(5, dtype=torch.bool), 2).item() == pytest.approx(4.0, abs=1e-2)
+    assert balance(logits).item() == pytest.approx(4.0, abs=1e-2)
 
 
 def test_padding_does_not_count_in_the_balance_loss():
     logits = torch.randn(6, 4)
     mask = torch.tensor([True, True, True, False, False, False])
-    torch.testing.assert_close(balance_loss([logits], mask, 2), balance_loss([logits[:3]], mask[:3], 2))
+    torch.testing.assert_close(balance(logits, mask), balance(logits[:3]))
 
 
-def test_b3_the_balance_loss_pulls_a_collapsed_router_apart():
+def test_the_balance_loss_pulls_a_collapsed_router_apart():
     logits = torch.tensor([[4.0, 2.0, 0, 0]]).repeat(5, 1).requires_grad_()
-    balance_loss([logits], torch.ones(5, dtype=torch.bool), 2).backward()
+    balance(logits).backward()
     assert logits.grad[0, 0] > 0 > logits.grad[0, 3]

@@ -78,13 +78,57 @@ def test_how_fast_a_judge_is_asked_does_not_move_a_digest():
     assert len(digests) == 1
 
 
+SPREADS = {
+    "sft": {"offload": True},
+    "discriminator": {"offload": True},
+    "alignment": {
+        **{"tokensPerGpu": 30000, "maxPromptTokens": 100, "offload": True, "tensorParallel": 2, "memoryShare": 0.3},
+        **{"rolloutSequences": 8, "speculativeTokens": 3, "cudaGraphs": False, "discriminatorGpus": 1},
+    },
+    "rlvr": {
+        **{"tokensPerGpu": 30000, "maxPromptTokens": 100, "offload": True, "tensorParallel": 2, "memoryShare": 0.3},
+        **{"rolloutSequences": 8, "speculativeTokens": 3, "cudaGraphs": False},
+    },
+    "evaluation": {"tensorParallel": 2, "memoryShare": 0.5, "maxPromptTokens": 100},
+}
+"""What a user changes after an out-of-memory, or to go faster: the stage goes on from its newest checkpoint."""
+
+
+@pytest.mark.parametrize(("kind", "field", "value"), [(kind, *one) for kind, given in SPREADS.items() for one in given.items()])
+def test_how_a_stage_spreads_over_gpus_does_not_move_a_digest(kind, field, value):
+    before, after = make_pipeline(), make_pipeline()
+    next(stage for stage in after.raw["spec"]["stages"] if stage["kind"] == kind).update(config={"gpu": {field: value}})
+    plain, spread = before.plan().stages, after.plan().stages
+    assert [stage.config_digest for stage in plain] == [stage.config_digest for stage in spread]
+    assert plain != spread
+
+
+def test_another_zero_stage_begins_again_because_deepspeeds_shards_fit_their_own_only():
+    two, three = (make_run().stage("sft", config={"gpu": {"zeroStage": stage}}).plan().stage("sft") for stage in (2, 3))
+    assert two.config_digest != three.config_digest
+
+
+@pytest.mark.parametrize("kind", ["sft", "discriminator", "alignment", "rlvr", "evaluation"])
+def test_another_engine_begins_its_stage_again_and_leaves_those_before_it(kind):
+    before, after = make_pipeline(), make_pipeline()
+    next(stage for stage in after.raw["spec"]["stages"] if stage["kind"] == kind).update(engine="verl")
+    pairs = list(zip(before.plan().stages, after.plan().stages, strict=True))
+    changed = [one.kind for one, other in pairs if one.config_digest != other.config_digest]
+    assert changed[0] == kind
+
+
 def test_folders_of_benchmarks_and_verdicts_are_located_as_data_sets_are_and_addresses_stay():
     benchmarks = [{"name": "mmmu", "uri": "data/mmmu"}, {"name": "mathvista"}, {"name": "wemath", "uri": "hf://datasets/a/b"}]
-    judge = {"model": "j", "baseUrl": "http://j", "cache": "verdicts"}
-    run = make_run().stage("evaluation", config={"benchmarks": benchmarks, "judge": judge}).run()
+    judge = {"model": "j", "uri": "models/j", "cache": "verdicts"}
+    run = make_run(engine="verl").stage("evaluation", config={"benchmarks": benchmarks, "judge": judge}).run()
     config = make_plan(run, Site(root_uri="/a", base_dir="/x")).stage("evaluation").config
     assert [one.uri for one in config.benchmarks] == ["/x/data/mmmu", None, "hf://datasets/a/b"]
-    assert config.judge.cache == "/x/verdicts"
+    assert (config.judge.cache, config.judge.uri) == ("/x/verdicts", "/x/models/j")
+
+
+def test_a_judge_that_has_to_be_served_is_not_for_engine_local():
+    (problem,) = plan_problems(make_run().stage("evaluation", config={"judge": {"model": "j", "uri": "models/j"}}).run())
+    assert "engine local, which serves no judge; give baseUrl, or take engine verl" in problem.sentence
 
 
 @pytest.mark.parametrize(
@@ -94,6 +138,8 @@ def test_folders_of_benchmarks_and_verdicts_are_located_as_data_sets_are_and_add
         ({"seeds": [1, 1]}, "seeds has 1 more than once"),
         ({"benchmarks": ["mmmu"]}, "benchmarks"),
         ({"judge": {"model": "j", "baseUrl": "judge:8000"}}, "baseUrl"),
+        ({"judge": {"model": "j"}}, "judge has neither of baseUrl and uri; give one"),
+        ({"judge": {"model": "j", "baseUrl": "http://j", "uri": "j"}}, "judge has both of baseUrl and uri; give one"),
     ],
 )
 def test_an_evaluation_that_says_something_twice_or_wrongly_is_refused(config, sentence):

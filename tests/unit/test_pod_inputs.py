@@ -8,9 +8,9 @@ import pytest
 from pod_runs import PodRun, commit
 from prism_trainer.contract.checkpoint import CheckpointRef
 from prism_trainer.contract.report import FailureClass
-from prism_trainer.pod.hugging_face import model_id
+from prism_trainer.hub.wanted import model_id
 
-HUB = "import sys; from pathlib import Path; p=Path(sys.argv[3])/'snapshot'; p.mkdir(parents=True); print('noise'); print(p)"
+HUB = "import sys; from pathlib import Path; p=Path(sys.argv[4])/'snapshot'; p.mkdir(parents=True); print('noise'); print(p)"
 
 
 @pytest.mark.parametrize(
@@ -38,11 +38,11 @@ def pod(tmp_path):
 
 def asking_for(pod, uri, hub, revision=None):
     job = pod.job(inputs={"policy": CheckpointRef(stage="model", uri=uri, digest=None, revision=revision)})
-    return pod.run(pod.write(job), hugging_face=(sys.executable, "-c", hub))
+    return pod.run(pod.write(job), hub=(sys.executable, "-c", hub))
 
 
 def test_a_model_that_is_not_on_the_storage_comes_from_the_hub(pod):
-    hub = f"import sys; open({str(pod.folder / 'asked')!r},'w').write(' '.join(sys.argv[1:3]))\n{HUB}"
+    hub = f"import sys; open({str(pod.folder / 'asked')!r},'w').write(' '.join(sys.argv[2:4]))\n{HUB}"
     code, _ = asking_for(pod, str(pod.folder / "storage/org/name"), hub, "main")
     job = json.loads((pod.folder / "work/jobs/sft.json").read_text())
     assert (code, (pod.folder / "asked").read_text()) == (0, "org/name main")
@@ -90,4 +90,4 @@ def test_a_hub_that_nobody_can_reach_may_answer_later(pod, monkeypatch):
     job = pod.job(inputs={"policy": CheckpointRef(stage="model", uri="org/name", digest=None)})
     code, result = pod.run(pod.write(job))
     assert (code, result.failure_class) == (74, FailureClass.CONTROL_PLANE)
-    assert "model 'org/name' is not on the storage, and the hub cannot be asked for it" in result.message
+    assert "model 'org/name' is not on this machine, and the hub cannot be asked for it" in result.message

@@ -5,10 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prism_trainer.contract.checkpoint import CheckpointRef
+from prism_trainer.contract.preflight import Finding
 from prism_trainer.contract.report import EXIT_CODES, RESULT_LIMIT_BYTES, FailureClass, Restart, StageResult
 from prism_trainer.pod.last_words import exit_code
 from prism_trainer.pod.memory import oom_kills
 from prism_trainer.pod.verdict import End, judge
+
+LOST = Finding(failure_class=FailureClass.NODE_LOST, sentence="a worker is gone")
 
 
 def result(outcome, failure_class=None, message="it broke"):
@@ -33,6 +36,14 @@ def result(outcome, failure_class=None, message="it broke"):
         (End(65), "CheckpointCorrupt", "exit code 65 and no result"),
         (End(2), "ControlPlane", "could not read its job file"),
         (End(-9, hung_for=31.0, last_line="loading"), "Hang", "no sign of work for 31 s and was killed; last words: loading"),
+        (End(1, last_words="x\nray.exceptions.ActorDiedError: The actor died"), "NodeLost", "exit code 1 and no result"),
+        (End(1, last_words="torch.OutOfMemoryError: CUDA out of memory."), "OutOfMemory", "exit code 1 and no result"),
+        (End(1, last_words="ValueError: no such column"), "UserError", "exit code 1 and no result"),
+        (End(1, lost_worker=LOST), "NodeLost", "a worker is gone; the trainer ended with exit code 1"),
+        (End(-9, lost_worker=LOST, waited_for_lost=True), "NodeLost", "a worker is gone; the trainer still waited for it and was killed"),
+        (End(1, result("Failed", FailureClass.USER_ERROR), lost_worker=LOST), "NodeLost", "a worker is gone; the trainer says: it broke"),
+        (End(1, result("Failed", FailureClass.OUT_OF_MEMORY), lost_worker=LOST), "OutOfMemory", "it broke"),
+        (End(75, result("Stopped"), stop_asked=True, lost_worker=LOST), "Preempted", "stopped on request"),
         (End(75, result("Stopped"), stop_asked=True), "Preempted", "stopped on request"),
         (End(0, result("Succeeded", message=""), stop_asked=True), None, ""),
         (End(1, result("Failed", FailureClass.USER_ERROR), stop_asked=True), "Preempted", "meanwhile the trainer failed: it broke"),

@@ -81,12 +81,22 @@ def test_a_file_that_a_set_of_the_hub_lacks_is_named(hub):
 
 
 def test_a_set_that_is_not_in_the_cache_needs_the_hub(hub):
-    with pytest.raises(UnreachableError, match=r"the hub cannot be asked for data set 'org/other' .*or give a local path"):
+    with pytest.raises(
+        UnreachableError, match=r"data set 'org/other' is not on this machine, and the hub cannot be asked for it .*or give a local path"
+    ):
         _questions("org/other")
 
 
+def test_an_id_that_is_also_a_folder_here_is_refused_and_both_ways_out_are_named(hub, monkeypatch, tmp_path):
+    (tmp_path / "org/set").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"'org/set' is the id of .* and exists here; write ./org/set or hf://datasets/org/set"):
+        _questions("org/set")
+    assert _questions("hf://datasets/org/set", "v1") == ["v1 a?"]
+
+
 def test_waiting_for_the_hub_can_be_ended(hub, monkeypatch):
-    monkeypatch.setattr("prism_trainer.remote_data.LOOK_SECONDS", 0.001)
+    monkeypatch.setattr("prism_trainer.hub.fetching.LOOK_SECONDS", 0.001)
 
     def stop():
         raise KeyboardInterrupt
@@ -107,6 +117,21 @@ def test_a_set_in_object_storage_comes_with_its_images_and_a_folder_whole(bucket
     assert _questions(f"{bucket.uri}/sets/") == ["sets/a.jsonl", "sets/b.jsonl"]
     with pytest.raises(DataError, match=r"sets/c.jsonl' does not exist; correct its address"):
         bring_data([DataSource(uri=f"{bucket.uri}/sets/c.jsonl")])
+
+
+def test_a_pattern_in_object_storage_takes_what_matches_now(bucket, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.endpoint)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("sets/train-1.jsonl", "sets/train-2.jsonl", "sets/test-1.jsonl", "sets/older/train-0.jsonl", "sets/images/1.png"):
+        bucket.file(f"{bucket.uri}/{name}").parent.mkdir(parents=True, exist_ok=True)
+        bucket.file(f"{bucket.uri}/{name}").write_text(json.dumps({**LINE, "question": name}))
+    assert _questions(f"{bucket.uri}/sets/train-*.jsonl") == ["sets/train-1.jsonl", "sets/train-2.jsonl"]
+    copies = tmp_path / "cache/prism/s3" / bucket.name / "sets"
+    assert sorted(path.name for path in copies.iterdir()) == ["images", "train-1.jsonl", "train-2.jsonl"]
+    bucket.file(f"{bucket.uri}/sets/train-1.jsonl").unlink()
+    assert _questions(f"{bucket.uri}/sets/train-*.jsonl") == ["sets/train-2.jsonl"]
+    with pytest.raises(DataError, match=r"sets/x\*.jsonl' does not exist; correct its address"):
+        bring_data([DataSource(uri=f"{bucket.uri}/sets/x*.jsonl")])
 
 
 def test_a_path_stays_and_another_address_is_refused(tmp_path):

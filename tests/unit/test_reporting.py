@@ -1,6 +1,7 @@
 """What a running stage leaves in its report folder, also on a disk that takes nothing."""
 
 import json
+import re
 import signal
 import time
 
@@ -8,7 +9,7 @@ import pytest
 
 from prism_trainer import __main__ as trainer
 from prism_trainer import reporting
-from prism_trainer.contract.configs import SftConfig
+from prism_trainer.contract.configs import AlignmentConfig, DiscriminatorConfig, EvaluationConfig, RlvrConfig, SftConfig
 from prism_trainer.contract.job import StageJob
 from prism_trainer.contract.report import FailureClass, StageResult
 from prism_trainer.errors import DataError, StorageError
@@ -111,9 +112,9 @@ def test_a_report_that_cannot_be_written_for_another_reason_is_a_sentence_too(re
         reporter.step(1, {})
 
 
-def _job_file(tmp_path, report):
+def _job_file(tmp_path, report, engine="local", config=None):
     job = StageJob(
-        run="r", stage="sft", attempt=1, engine="local", seed=0, config=SftConfig(), config_digest="c", output_uri="o",
+        run="r", stage="sft", attempt=1, engine=engine, seed=0, config=config or SftConfig(), config_digest="c", output_uri="o",
         report_dir=str(report),
     )  # fmt: skip
     (tmp_path / "job.json").write_text(job.model_dump_json())
@@ -166,3 +167,27 @@ def test_every_way_to_run_out_of_memory_is_told_apart_from_a_bug(tmp_path, repor
     ends_with(error)
     trainer.main([_job_file(tmp_path, report)])
     assert json.loads((report / "result.json").read_text())["failureClass"] == expected
+
+
+@pytest.mark.parametrize(
+    ("engine", "config", "names"),
+    [
+        *(("local", config(), ["microBatchSize"]) for config in (SftConfig, DiscriminatorConfig)),
+        *(("local", config(), ["microBatchSize", "promptsPerStep"]) for config in (AlignmentConfig, RlvrConfig)),
+        ("local", EvaluationConfig(), ["batchSize"]),
+        *(("verl", config(), ["microBatchSize", "gpu.offload"]) for config in (SftConfig, DiscriminatorConfig)),
+        ("verl", AlignmentConfig(), ["gpu.tokensPerGpu", "microBatchSize", "gpu.memoryShare", "gpu.offload"]),
+        ("verl", RlvrConfig(), ["gpu.tokensPerGpu", "gpu.memoryShare", "gpu.offload"]),
+        ("verl", EvaluationConfig(), ["batchSize", "gpu.memoryShare"]),
+    ],
+    ids=lambda value: getattr(value, "kind", None),
+)
+def test_out_of_memory_names_the_fields_that_its_stage_has_and_its_engine_reads(tmp_path, report, ends_with, engine, config, names):
+    ends_with(MemoryError())
+    trainer.main([_job_file(tmp_path, report, engine, config)])
+    message = json.loads((report / "result.json").read_text())["message"]
+    assert re.findall(r"config\.([\w.]*\w)", message) == names
+    for name in names:
+        section, _, field = name.rpartition(".")
+        given = config.to_dict()
+        assert field in (given[section] if section else given)

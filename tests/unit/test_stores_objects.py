@@ -1,8 +1,12 @@
 """Checkpoints in a bucket, against a real S3 server."""
 
 import json
+import subprocess
+import sys
 import threading
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -11,7 +15,7 @@ from pod_runs import commit, make_manifest
 from prism_trainer.checkpoints import commit_checkpoint, verify_checkpoint
 from prism_trainer.contract.checkpoint import CheckpointRef
 from prism_trainer.errors import CheckpointCorruptError, StorageError, UnreachableError
-from prism_trainer.stores.client import CHUNK_BYTES, ObjectClient
+from prism_trainer.stores.client import CHUNK_BYTES, PART_BYTES, ObjectClient
 from prism_trainer.stores.objects import ObjectStore
 
 
@@ -43,16 +47,49 @@ def test_what_is_uploaded_comes_back_byte_for_byte(store, uri, tmp_path):
     assert (tmp_path / "b/manifest.json").read_bytes() == (tmp_path / "a/manifest.json").read_bytes()
 
 
-def test_a_large_file_goes_in_parts_and_an_empty_one_goes_too(store, uri, tmp_path):
+def large_and_empty(folder):
+    """A checkpoint with a file of three parts, whose content comes back, and an empty one."""
     content = bytes(range(256)) * (110 * 2**20 // 256) + b"end"
-    assert len(content) > 2 * 50 * 2**20 > CHUNK_BYTES
+    assert 3 * PART_BYTES > len(content) > 2 * PART_BYTES > CHUNK_BYTES
 
     def write(part):
         (part / "large").write_bytes(content)
         (part / "empty").touch()
 
-    commit_checkpoint(tmp_path / "a", {"policy": write}, lambda files: make_manifest(files))
-    store.download_checkpoint(store.upload_checkpoint(tmp_path / "a", uri), tmp_path / "b")
+    commit_checkpoint(folder, {"policy": write}, lambda files: make_manifest(files))
+    return content
+
+
+@contextmanager
+def recording_proxy(bucket, fails=lambda name: False):  # noqa: F811
+    """A store whose requests go through a proxy, and the files it has put so far, parts of large ones by number; those may fail."""
+    puts = []
+
+    def look(_, method, path):
+        if method != "PUT":
+            return False
+        address = urlsplit(path)
+        part = parse_qs(address.query).get("partNumber")
+        name = address.path.partition("/step-000001/")[2] + (f" part {part[0]}" if part else "")
+        puts.append(name)
+        return fails(name)
+
+    with failing_proxy(bucket.endpoint, look) as endpoint:
+        yield ObjectStore(ObjectClient.connect(endpoint, patience=(0.01,))), puts
+
+
+def open_uploads(store, bucket):  # noqa: F811
+    """Names of the large files that somebody has begun to send, whoever."""
+    listed = store.client._fs.call_s3("list_multipart_uploads", Bucket=bucket.name)
+    return [one["Key"] for one in listed.get("Uploads", [])]
+
+
+def test_a_large_file_goes_in_parts_and_an_empty_one_goes_too(store, bucket, uri, tmp_path):  # noqa: F811
+    content = large_and_empty(tmp_path / "a")
+    with recording_proxy(bucket) as (beside, puts):
+        ref = beside.upload_checkpoint(tmp_path / "a", uri)
+    assert sorted(puts) == ["manifest.json", "policy/empty", *(f"policy/large part {number}" for number in (1, 2, 3))]
+    store.download_checkpoint(ref, tmp_path / "b")
     assert (tmp_path / "b/policy/large").read_bytes() == content and (tmp_path / "b/policy/empty").stat().st_size == 0
 
 
@@ -66,9 +103,9 @@ def test_an_upload_interrupted_at_any_file_is_no_checkpoint_and_can_be_continued
     before = [0]
 
     class Interrupting(ObjectClient):
-        def upload(self, file, uri):
+        def upload(self, file, uri, sha256):
             self._count()
-            super().upload(file, uri)
+            super().upload(file, uri, sha256)
 
         def create(self, uri, content):
             self._count()
@@ -87,6 +124,94 @@ def test_an_upload_interrupted_at_any_file_is_no_checkpoint_and_can_be_continued
     with pytest.raises(CheckpointCorruptError, match=r"has no manifest\.json"):
         store.verify(CheckpointRef(stage="sft", uri=uri))
     assert store.verify(store.upload_checkpoint(tmp_path / "a", uri)).step == 1
+
+
+def test_a_second_try_sends_only_what_is_missing(store, bucket, uri, tmp_path):  # noqa: F811
+    many_files(tmp_path / "a", count=5)
+    with recording_proxy(bucket, lambda name: name == "policy/shard-3") as (failing, _), pytest.raises(StorageError):
+        failing.upload_checkpoint(tmp_path / "a", uri)
+    missing = sorted({f"policy/shard-{number}" for number in range(5)} - set(bucket.names(uri.removeprefix(f"{bucket.uri}/"))))
+    assert "policy/shard-3" in missing and len(missing) < 5
+    told = []
+    with recording_proxy(bucket) as (beside, puts):
+        ref = beside.upload_checkpoint(tmp_path / "a", uri, told.append)
+    assert sorted(puts) == ["manifest.json", *missing] and told == [1000] * 5
+    assert store.verify(ref).digest == ref.digest
+
+
+@pytest.mark.parametrize("put", ["policy/model.safetensors", "policy/config.json"])
+def test_a_file_of_the_same_name_and_size_and_another_content_is_sent_again(store, bucket, uri, tmp_path, put):  # noqa: F811
+    commit(tmp_path / "a")
+    store.client.upload(tmp_path / "a" / put, f"{uri}/{put}", "0" * 64)
+    assert store.client.remembered_sha256(f"{uri}/{put}") == "0" * 64
+    with recording_proxy(bucket) as (beside, puts):
+        beside.upload_checkpoint(tmp_path / "a", uri)
+    assert sorted(puts) == ["manifest.json", "policy/config.json", "policy/model.safetensors"]
+
+
+def test_an_object_that_somebody_else_put_there_is_sent_again(store, bucket, uri, tmp_path):  # noqa: F811
+    commit(tmp_path / "a")
+    store.client.write(f"{uri}/policy/model.safetensors", (tmp_path / "a/policy/model.safetensors").read_bytes())
+    with recording_proxy(bucket) as (beside, puts):
+        beside.upload_checkpoint(tmp_path / "a", uri)
+    assert "policy/model.safetensors" in puts
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from prism_trainer.stores.objects import ObjectStore
+ObjectStore.connect(sys.argv[1]).upload_checkpoint(Path(sys.argv[2]), sys.argv[3])
+"""
+
+
+@pytest.fixture
+def killed_upload(store, bucket, uri, tmp_path):  # noqa: F811
+    """Of `large_and_empty`, by a SIGKILL while its last part is on the way."""
+    large_and_empty(tmp_path / "a")
+    under_way, let_go = threading.Event(), threading.Event()
+
+    def hold(_, method, path):
+        if "partNumber=3" in path:
+            under_way.set()
+            let_go.wait(60)
+        return under_way.is_set()
+
+    with failing_proxy(bucket.endpoint, hold) as endpoint:
+        process = subprocess.Popen([sys.executable, "-c", KILLED, endpoint, tmp_path / "a", uri])
+        assert under_way.wait(60)
+        process.kill()
+        process.wait()
+        let_go.set()
+    assert open_uploads(store, bucket) == [f"{uri.removeprefix(bucket.uri + '/')}/policy/large"]
+    return tmp_path / "a"
+
+
+def test_a_large_file_that_a_kill_broke_off_is_sent_anew_and_leaves_no_parts(store, bucket, uri, killed_upload):  # noqa: F811
+    with recording_proxy(bucket) as (beside, puts):
+        ref = beside.upload_checkpoint(killed_upload, uri)
+    assert sorted(puts) == ["manifest.json", *(f"policy/large part {number}" for number in (1, 2, 3))]
+    assert open_uploads(store, bucket) == [] and store.verify(ref)
+
+
+def test_removing_a_checkpoint_takes_along_the_parts_of_a_file_that_a_kill_broke_off(store, bucket, uri, killed_upload):  # noqa: F811
+    store.remove(uri)
+    assert open_uploads(store, bucket) == [] and bucket.names() == []
+
+
+def test_the_parts_of_a_neighbour_are_left_alone(store, bucket, uri):  # noqa: F811
+    """`step-000001` begins the name of `step-0000010`, too."""
+    key = uri.removeprefix(f"{bucket.uri}/") + "0/policy/large"
+    store.client._fs.call_s3("create_multipart_upload", Bucket=bucket.name, Key=key)
+    store.remove(uri)
+    assert open_uploads(store, bucket) == [key]
+
+
+def test_credentials_that_may_not_list_unfinished_uploads_still_commit(store, bucket, uri, tmp_path, caplog):  # noqa: F811
+    large_and_empty(tmp_path / "a")
+    with failing_proxy(bucket.endpoint, lambda _, method, path: method == "GET" and "uploads" in path and "AccessDenied") as endpoint:
+        ref = ObjectStore(ObjectClient.connect(endpoint, patience=(0.01,))).upload_checkpoint(tmp_path / "a", uri)
+    assert store.verify(ref) and "broken off are left where they are, if there are any" in caplog.text and "denies access" in caplog.text
 
 
 def test_what_an_interrupted_upload_of_something_else_left_is_taken_away(store, bucket, uri, tmp_path):  # noqa: F811
@@ -236,7 +361,12 @@ def test_a_plain_folder_and_a_file_are_copied_and_what_is_not_there_is_told(stor
 
 
 def test_a_storage_that_is_busy_for_a_while_is_asked_again(bucket, uri, tmp_path):  # noqa: F811
-    with failing_proxy(bucket.endpoint, lambda number, *_: number % 2 == 1) as endpoint:
+    asked = set()
+
+    def fails(_, *request):
+        return request not in asked and not asked.add(request)
+
+    with failing_proxy(bucket.endpoint, fails) as endpoint:
         store = ObjectStore(ObjectClient.connect(endpoint, patience=(0.01,) * 5))
         store.verify(store.upload_checkpoint(Path(commit(tmp_path / "a").uri), uri))
 

@@ -55,6 +55,10 @@ def run(
     Stages are child processes; all state is in the run folder. Ctrl-C asks the running stage to save and stop, a second one kills it.
     The same command again goes on from the last committed checkpoint. Exit code: 0 complete, 1 failed, 2 the file has problems,
     130 or 143 stopped by Ctrl-C or SIGTERM.
+
+    Stages of engine verl run in the Python that has their library, where this one has not: PRISM_PYTHON_SFT names it for sft
+    (LLaMA-Factory), PRISM_PYTHON_RL for discriminator, alignment and rlvr (verl), PRISM_PYTHON_EVAL for evaluation (lmms-eval). They
+    start a Ray of their own, or join the one that RAY_ADDRESS names.
     """
     from prism_operator.run_command import run_file
 

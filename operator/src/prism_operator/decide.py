@@ -342,6 +342,8 @@ def job_of(plan: RunPlan, stage: StagePlan, attempt: int, inputs: dict[str, Chec
         report_dir=report_dir(plan.root_uri, stage.name, attempt),
         keep_intermediate=plan.retention.keep_intermediate,
         threads=stage.resources.cpus,
+        nodes=stage.resources.nodes,
+        gpus_per_node=stage.resources.gpus_per_node,
     )
 
 

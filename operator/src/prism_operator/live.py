@@ -33,6 +33,8 @@ METRICS: dict[str, dict[str, str]] = {
     "rlvr": {"reward/mean": "reward", "reward/acc_reward/mean": "accuracy", "response_length/mean": "tokens", "actor/entropy": "entropy"},
 }
 """By kind of stage, the metrics worth watching and what they are called in a narrow column."""
+ACCURACY = "accuracy/"
+"""Before the names of an evaluation's checkpoints."""
 SHOWN_METRICS = 4
 
 MARKS = {"Pending": "·", "Succeeded": "✓", "Skipped": "↷", "Failed": "✗", "Stopped": "■"}
@@ -168,10 +170,15 @@ def _phase(stage: StageStatus) -> Text:
 
 
 def watched(stage: StageStatus) -> str:
-    """`loss 0.321, accuracy 0.94`: the metrics worth watching, or the first few of a stage that has none of them."""
-    labels = METRICS.get(stage.kind) or {name: name.removeprefix("accuracy/") for name in stage.metrics if name.startswith("accuracy/")}
+    """`loss 0.321, accuracy 0.94`: the metrics worth watching, or the first few of a stage that has none of them.
+
+    An evaluation has an accuracy a checkpoint, once that is measured; until then it counts what its judges did, which says nothing alone.
+    """
+    measured = {name: f"accuracy of {name.removeprefix(ACCURACY)}" for name in stage.metrics if name.startswith(ACCURACY)}
+    labels = measured if stage.kind == "evaluation" else METRICS.get(stage.kind, {})
     known = {label: stage.metrics[name] for name, label in labels.items() if name in stage.metrics}
-    chosen = list((known or stage.metrics).items())[:SHOWN_METRICS]
+    others = {} if stage.kind == "evaluation" else stage.metrics
+    chosen = list((known or others).items())[:SHOWN_METRICS]
     return ", ".join(f"{name} {number(value)}" for name, value in chosen)
 
 
@@ -188,15 +195,18 @@ class PlainLines:
         self._console = console
         self._started = started
         self._states: dict[str, str] = {}
+        self._attempts: dict[str, int] = {}
         self._last_time = started
         self._last_tenth = 0
 
     def update(self, status: PrismRunStatus, now: datetime) -> None:
         for stage in status.stages:
             before = self._states.get(stage.name, "Pending")
+            if stage.state == "Running" and _attempt(stage) > self._attempts.get(stage.name, _attempt(stage)):
+                before = "Retrying"  # between two looks it failed and was started again
             if stage.state != before or (_is_live(stage) and self._is_due(stage, now)):
                 self._print(stage, before, status.message, now)
-            self._states[stage.name] = stage.state
+            self._states[stage.name], self._attempts[stage.name] = stage.state, _attempt(stage)
 
     def _is_due(self, stage: StageStatus, now: datetime) -> bool:
         waited = (now - self._last_time).total_seconds()
@@ -219,9 +229,19 @@ def _tenth(stage: StageStatus) -> int:
     return stage.step * LINES_A_STAGE // stage.total_steps if stage.total_steps else 0
 
 
+def _attempt(stage: StageStatus) -> int:
+    return max([1, *(attempt.number for attempt in stage.attempts)])
+
+
+def _why_again(stage: StageStatus) -> str:
+    """What became of the attempt before, if it failed."""
+    before = stage.attempts[-2] if len(stage.attempts) > 1 else None
+    return f"; attempt {before.number} failed ({before.failure_class}): {before.message}" if before and before.failure_class else ""
+
+
 def _told(stage: StageStatus, before: str, message: str, now: datetime) -> str:
     """What a plain line says after the stage's name."""
-    metrics = f": {watched(stage)}" if stage.metrics else ""
+    metrics = f": {watched(stage)}" if watched(stage) else ""
     match stage.state:
         case "Succeeded" if before == "Pending":
             return f"is complete already ({stage.step:,} steps)"
@@ -230,7 +250,7 @@ def _told(stage: StageStatus, before: str, message: str, now: datetime) -> str:
         case "Skipped":
             return "skipped, its checkpoint is given"
         case "Running" if stage.state != before:
-            return f"started, attempt {max([1, *(attempt.number for attempt in stage.attempts)])}"
+            return f"started, attempt {_attempt(stage)}{_why_again(stage)}"
         case "Running":
             left = f", {_left(stage)}" if _left(stage) else ""
             steps = f" {_steps(stage)} ({100 * _share(stage):.0f}{SPACE}%)" if stage.total_steps else ""

@@ -34,6 +34,8 @@ from prism_operator.wiring import Wire, wires_of
 from prism_trainer.contract.addresses import hub_set
 from prism_trainer.contract.checkpoint import CheckpointRef
 from prism_trainer.contract.configs import EvaluationConfig, StageConfig
+from prism_trainer.contract.environments import Environment, environment_of
+from prism_trainer.contract.gpu import EvaluationGpu, SftGpu, VerlGpu
 from prism_trainer.contract.job import DataSource, Engine
 from prism_trainer.contract.schema import Frozen, digest_of
 
@@ -43,8 +45,11 @@ WITHOUT_EFFECT: dict[str, Any] = {
     "save_every": True,
     "dump_every": True,
     "judge": {"api_key_env", "timeout_seconds", "concurrency", "cache"},
+    "gpu": (SftGpu.model_fields.keys() | EvaluationGpu.model_fields.keys() | VerlGpu.model_fields.keys()) - {"zero_stage"},
 }
-"""Options that change what is written, when and how fast, and not what is learned or found: outside the configuration digest."""
+"""Options that change what is written, when and how fast, and not what is learned or found: outside the configuration digest, so that a
+stage whose memory was short goes on with other ones. A ZeRO stage is not among them: DeepSpeed's shards fit their own only.
+"""
 
 
 @dataclass(frozen=True)
@@ -68,9 +73,14 @@ class StagePlan:
     """Patches of the pods, the run's first."""
 
     @property
+    def environment(self) -> Environment:
+        """The libraries it needs."""
+        return environment_of(self.engine, self.kind)
+
+    @property
     def shape(self) -> tuple[object, ...]:
         """What the pods of the stage are made of; stages of one shape can share them."""
-        return (self.engine, self.image, self.resources, self.env, self.pod_template, self.deadlines.stop_grace_seconds)
+        return (self.engine, self.environment, self.image, self.resources, self.env, self.pod_template, self.deadlines.stop_grace_seconds)
 
 
 @dataclass(frozen=True)
@@ -170,6 +180,10 @@ def plan_problems(run: PrismRun) -> list[Problem]:
             problems.append(
                 Problem((*path, "data"), f"stage '{stage.name}' has no data set; give at least one, or a checkpoint to skip it with")
             )
+        judge = stage.config.judge if isinstance(stage, EvaluationStage) else None
+        if judge and judge.uri and (stage.engine or run.spec.engine) == "local":
+            found = f"stage '{stage.name}' has engine local, which serves no judge; give baseUrl, or take engine verl"
+            problems.append(Problem((*path, "config", "judge", "uri"), found))
         problems.extend(wires_of(run.spec.stages, index)[1])
     return problems
 
@@ -187,9 +201,9 @@ def _stage_plan(
         wires=wires,
         data=tuple(source.model_copy(update={"uri": _data_uri(source.uri, site)}) for source in stage.data),
         pinned=pinned,
-        resources=_overlaid(spec.resources, stage.resources),
-        deadlines=_overlaid(spec.deadlines, stage.deadlines),
-        retries=_overlaid(spec.retries, stage.retries),
+        resources=overlaid(spec.resources, stage.resources),
+        deadlines=overlaid(spec.deadlines, stage.deadlines),
+        retries=overlaid(spec.retries, stage.retries),
         env=tuple({variable.name: variable.value for variable in (*spec.env, *stage.env)}.items()),
         image=stage.image or spec.image,
         pod_template=tuple(patch for patch in (spec.pod_template, stage.pod_template) if patch),
@@ -210,12 +224,12 @@ def _located(config: StageConfig, site: Site) -> StageConfig:
         return config
     benchmarks = tuple(one.model_copy(update={"uri": site.located(one.uri)}) if one.uri else one for one in config.benchmarks)
     judge = config.judge
-    if judge and judge.cache:
-        judge = judge.model_copy(update={"cache": site.located(judge.cache)})
+    if judge:
+        judge = judge.model_copy(update={name: site.located(uri) for name in ("cache", "uri") if (uri := getattr(judge, name))})
     return config.model_copy(update={"benchmarks": benchmarks, "judge": judge})
 
 
-def _overlaid(base: Settings, override: Frozen | None) -> Settings:
+def overlaid(base: Settings, override: Frozen | None) -> Settings:
     """Fields the stage gives replace the run's."""
     return base if override is None else base.model_copy(update=override.model_dump(by_alias=False, exclude_unset=True))
 

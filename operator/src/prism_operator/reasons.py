@@ -77,7 +77,7 @@ STAGE_FAILED = "StageFailed"
 ADVICE = {
     "UserError": "Correct what it names.",
     "Hang": "Look at the end of the log for what it waited for; raise deadlines.progressSeconds if it only is slow.",
-    "OutOfMemory": "Lower config.microBatchSize or the lengths, or give it more memory.",
+    "OutOfMemory": "Lower config.microBatchSize (engine verl's policy: config.gpu.tokensPerGpu) or the lengths, or give it more memory.",
     "NodeLost": "Look whether the kernel's out-of-memory killer (dmesg) or somebody ended it.",
     "HeadLost": "Look at the events of its cluster.",
     "Preempted": "Find out who stops it.",

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, ValidationError, field_validator
 
 from prism_operator.errors import SettingsError
+from prism_trainer.contract.environments import Environment
 from prism_trainer.contract.schema import Frozen
 
 PREFIX = "PRISM_"
@@ -18,7 +19,10 @@ class Settings(Frozen):
 
     watch_namespaces: tuple[str, ...] = Field((), description="Namespaces to look after; none means all.")
     pod_namespace: str = Field("default", description="Namespace of the operator itself.")
-    stage_image: str = Field("prism-trainer-cpu:0.1.0", description="Image of stages whose PrismRun names none.")
+    stage_image: str = Field("prism-trainer-cpu:0.1.0", description="Image of stages of engine local whose PrismRun names none.")
+    sft_image: str = Field("prism-sft:0.1.0", description="The same for engine verl: of sft.")
+    rl_image: str = Field("prism-rl:0.1.0", description="Of discriminator, alignment and rlvr.")
+    eval_image: str = Field("prism-eval:0.1.0", description="Of evaluation.")
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field("IfNotPresent", description="Of the stages' images.")
     image_pull_secrets: tuple[str, ...] = Field((), description="Names of Secrets in the run's namespace.")
     ray_version: str = Field("2.60.0", description="Of the stages' images; KubeRay chooses its probes by it.")
@@ -29,6 +33,10 @@ class Settings(Frozen):
     progress_seconds: float = Field(15.0, gt=0, description="How often a running stage is asked for its progress.")
     max_writes: int = Field(16, ge=1, description="Requests to the API server in flight.")
     workers: int = Field(16, ge=1, description="Runs reconciled at once.")
+
+    def image_of(self, environment: Environment) -> str:
+        """For a stage whose PrismRun names no image."""
+        return {"cpu": self.stage_image, "sft": self.sft_image, "rl": self.rl_image, "eval": self.eval_image}[environment]
 
     @field_validator("watch_namespaces", "image_pull_secrets", mode="before")
     @classmethod

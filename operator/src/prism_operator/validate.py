@@ -9,6 +9,7 @@ from typing import Any
 
 from prism_operator.api import PrismRun
 from prism_operator.errors import BadRunError
+from prism_operator.local.first_rows import first_row_problems
 from prism_operator.local.machine import Machine
 from prism_operator.local.survey import survey
 from prism_operator.parse import parse_run
@@ -77,6 +78,6 @@ def machine_survey(machine: Machine) -> Survey:
             survey(run, machine.cwd, machine)
         except BadRunError as refusal:
             return refusal.problems
-        return ()
+        return tuple(first_row_problems(run, machine.cwd, machine.read_first_rows))
 
     return problems

@@ -10,7 +10,7 @@ from prism_trainer.contract.report import FailureClass
 pytestmark = pytest.mark.cluster
 
 BAD = {
-    "verl": ({"engine": "verl"}, "spec.engine", "not carried out yet", {"engine": "local"}),
+    "verl": ({"engine": "verl"}, "spec.resources.gpusPerNode", "engine 'verl' computes on GPUs", {"engine": "local"}),
     "nodes": ({"resources": {"nodes": 2}}, "spec.resources.nodes:", "engine 'local' computes on one", {"resources": {"nodes": 1}}),
     "gpus": (
         {"resources": {"gpuType": "H100"}},

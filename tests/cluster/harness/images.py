@@ -24,7 +24,9 @@ from cluster.harness.steps import step
 
 OPERATOR = "prism.local/prism-operator:test"
 TRAINER = "prism.local/prism-trainer-cpu:test"
-FOLDERS = {OPERATOR: "operator", TRAINER: "trainer-cpu"}
+RL = "prism.local/prism-rl-cpu:test"
+"""Engine verl's; 4 GB, so that only what asks for it gets it."""
+FOLDERS = {OPERATOR: "operator", TRAINER: "trainer-cpu", RL: "rl-cpu"}
 OLD_BUILDS_KEPT = 6
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 

@@ -6,21 +6,21 @@ The job is parsed before torch is imported, so that a wrong file fails at once. 
 
 from __future__ import annotations
 
-import errno
 import importlib
+import os
 import sys
 import traceback
 from pathlib import Path
 
+from prism_trainer.carriers import carrier_of
 from prism_trainer.contract.job import StageJob
 from prism_trainer.contract.report import EXIT_CODES, FailureClass, StageResult
 from prism_trainer.errors import PrismError, Stopped, StorageError
+from prism_trainer.failures import FOR_MEMORY, class_of, lost_in_words
 from prism_trainer.job_file import read_job
 from prism_trainer.library_settings import quiet_libraries
 from prism_trainer.remote_data import bring_data
 from prism_trainer.reporting import Reporter
-
-OUT_OF_MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def main(arguments: list[str]) -> int:
@@ -58,7 +58,7 @@ def _run(job: StageJob, reporter: Reporter) -> StageResult:
     try:
         job = _with_local_data(job, reporter)
         _prepare_libraries(job)
-        stage = importlib.import_module(f"prism_trainer.stages.{job.config.kind}")
+        stage = importlib.import_module(carrier_of(job.engine, job.config.kind))
         checkpoint = stage.run(job, job.config, reporter)
     except Stopped as stopped:
         return _result(job, reporter, "Stopped", message=str(stopped), checkpoint=stopped.checkpoint)
@@ -66,8 +66,11 @@ def _run(job: StageJob, reporter: Reporter) -> StageResult:
         return _result(job, reporter, "Failed", failure_class=error.failure_class, message=str(error))
     except Exception as error:
         traceback.print_exc()
-        if is_out_of_memory(error):
+        failure_class = class_of(error)
+        if failure_class is FailureClass.OUT_OF_MEMORY:
             return _failed_for_memory(job, reporter)
+        if failure_class is not None:
+            return _result(job, reporter, "Failed", failure_class=failure_class, message=lost_in_words(error))
         message = f"{type(error).__name__}: {error} (a bug or an unforeseen input; the traceback is in the attempt's log)"
         return _result(job, reporter, "Failed", failure_class=FailureClass.USER_ERROR, message=message[:1500])
     return _result(job, reporter, "Succeeded", checkpoint=checkpoint, metrics=reporter.latest)
@@ -75,26 +78,11 @@ def _run(job: StageJob, reporter: Reporter) -> StageResult:
 
 def _with_local_data(job: StageJob, reporter: Reporter) -> StageJob:
     """Before the libraries are told that there is no network."""
-
-    def waiting() -> None:
-        reporter.phase("fetching")
-        if reporter.stop_requested:
-            raise Stopped(None)
-
-    return job.model_copy(update={"data": bring_data(job.data, waiting)})
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Torch has a class of its own for a GPU's memory; its CPU allocator and the GPU's libraries say it in words only."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY_WORDS)
+    return job.model_copy(update={"data": bring_data(job.data, reporter.fetching)})
 
 
 def _failed_for_memory(job: StageJob, reporter: Reporter) -> StageResult:
-    message = "out of memory; lower config.microBatchSize (training) or the number of prompts per step (rollouts)"
+    message = f"out of memory; {FOR_MEMORY[job.engine][job.config.kind]}"
     return _result(job, reporter, "Failed", failure_class=FailureClass.OUT_OF_MEMORY, message=message)
 
 
@@ -104,10 +92,19 @@ def _result(job: StageJob, reporter: Reporter, outcome: str, **fields: object) -
 
 def _prepare_libraries(job: StageJob) -> None:
     quiet_libraries()
+    if job.engine == "verl":
+        _show_own_gpus(job)
+        return
     from prism_trainer.engines.local.models import quiet_transformers, use_threads
 
     use_threads(job.threads)
     quiet_transformers()
+
+
+def _show_own_gpus(job: StageJob) -> None:
+    """On one machine without a Ray of its own, the first so many; a Ray cluster gives its workers theirs."""
+    if job.gpus_per_node and "RAY_ADDRESS" not in os.environ:
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(job.gpus_per_node))))
 
 
 if __name__ == "__main__":

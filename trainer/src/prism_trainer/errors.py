@@ -6,6 +6,8 @@ PrismError                  UserError: the same attempt again would end the same
     StorageError            no space, no permission, no such bucket, credentials that are not accepted
         UnreachableError    ControlPlane: storage or a model hub does not answer; the same again may go well
     GangError               NodeLost: not all Ray nodes came
+    PreflightError          NodeLost or UserError: the machines cannot carry the stage out
+    ReplicaError            NodeLost: a process that draws responses died again after it was started anew
     CheckpointCorruptError  CheckpointCorrupt: a checkpoint is not what its manifest says
 Stopped                     not an error: asked to stop, state saved, can go on
 """
@@ -42,6 +44,20 @@ class UnreachableError(StorageError):
 
 class GangError(PrismError):
     """Fewer Ray nodes than the stage needs."""
+
+    failure_class = FailureClass.NODE_LOST
+
+
+class PreflightError(PrismError):
+    """The machines are not what the stage needs."""
+
+    def __init__(self, failure_class: FailureClass, sentence: str) -> None:
+        super().__init__(sentence)
+        self.failure_class = failure_class
+
+
+class ReplicaError(PrismError):
+    """A process that draws responses is gone for good."""
 
     failure_class = FailureClass.NODE_LOST
 

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from prism_trainer.contract.addresses import hub_set
+from prism_trainer.contract.addresses import HUB, hub_set
 from prism_trainer.contract.job import DataSource
-from prism_trainer.errors import DataError, StorageError, UnreachableError
+from prism_trainer.errors import DataError, StorageError
+from prism_trainer.hub.fetching import Waiting, fetch, patiently
+from prism_trainer.hub.wanted import data_files
 from prism_trainer.pod.copies import Copies
 from prism_trainer.stores import is_object
-from prism_trainer.stores.hub import UNREACHABLE
-
-LOOK_SECONDS = 1.0
-Waiting = Callable[[], None]
-"""Called while something is fetched; raising in it ends that."""
 
 
-def bring_data(sources: Sequence[DataSource], waiting: Waiting = lambda: None) -> tuple[DataSource, ...]:
+def bring_data(sources: Sequence[DataSource], waiting: Waiting = patiently) -> tuple[DataSource, ...]:
     """With local paths for addresses. Weights stay."""
     return tuple(_brought(source, waiting) for source in sources)
 
@@ -34,6 +28,8 @@ def _brought(source: DataSource, waiting: Waiting) -> DataSource:
         if "://" in source.uri:
             raise DataError(f"data set '{source.uri}' is at an address that is not known; expected a path, s3:// or hf://datasets/")
         return source
+    if not source.uri.startswith(HUB) and Path(source.uri).exists():
+        raise DataError(f"'{source.uri}' is the id of a data set on Hugging Face, and exists here; write ./{source.uri} or {found.uri}")
     revision = source.revision or found.revision
     return source.model_copy(update={"uri": _from_hub(found.id, revision, found.path, waiting), "revision": None})
 
@@ -48,27 +44,10 @@ def _from_object_storage(uri: str, waiting: Waiting) -> str:
 
 
 def _from_hub(repository: str, revision: str | None, path: str | None, waiting: Waiting) -> str:
-    command = [sys.executable, "-m", "prism_trainer.stores.hub", repository, revision or "", path or ""]
-    with tempfile.TemporaryFile("w+") as complaints:
-        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints, text=True) as child:
-            try:
-                output = _wait(child, waiting)
-            finally:
-                child.kill()
-        complaints.seek(0)
-        said = [line.strip() for line in complaints if line.strip()]
-    if child.returncode == 0:
-        return output.strip().splitlines()[-1]
-    sentence = said[-1] if said else f"data set '{repository}' could not be fetched from the hub"
-    raise UnreachableError(sentence) if child.returncode == UNREACHABLE else DataError(sentence)
-
-
-def _wait(child: subprocess.Popen[str], waiting: Waiting) -> str:
-    while True:
-        try:
-            return child.communicate(timeout=LOOK_SECONDS)[0]
-        except subprocess.TimeoutExpired:
-            waiting()
+    found = fetch("data", repository, revision, data_files(path), waiting=waiting) / (path or "")
+    if "*" not in found.name and not found.exists():
+        raise DataError(f"data set '{repository}' has no '{path}'; correct data[].uri")
+    return str(found)
 
 
 def cache_dir() -> Path:

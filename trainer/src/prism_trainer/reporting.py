@@ -15,7 +15,7 @@ from typing import Any
 
 from prism_trainer.checkpoints import storage_error
 from prism_trainer.contract.report import METRICS, PARENT_PID, PROGRESS, RESULT, MetricsLine, Progress, StageResult
-from prism_trainer.errors import StorageError
+from prism_trainer.errors import Stopped, StorageError
 
 HEARTBEAT_SECONDS = 1.0
 
@@ -81,6 +81,12 @@ class Reporter:
     def phase(self, name: str) -> None:
         self._phase = name
         self._advanced_at = utc_now()
+
+    def fetching(self) -> None:
+        """Called while something comes over the network: it is a sign of life, and the moment to stop."""
+        self.phase("fetching")
+        if self.stop_requested:
+            raise Stopped(None)
 
     @contextlib.contextmanager
     def during(self, name: str) -> Iterator[None]:

@@ -16,6 +16,7 @@ Uri = Annotated[str, Field(min_length=1, max_length=1024)]
 ObjectName = Annotated[str, Field(min_length=1, max_length=253)]
 Revision = Annotated[str, Field(max_length=256)]
 Image = Annotated[str, Field(max_length=1024)]
+Rdma = dict[str, Annotated[int, Field(ge=1)]]
 
 MAX_STAGES = 32
 MAX_STAGE_NAME = 20
@@ -136,6 +137,9 @@ class Resources(Frozen):
     cpus: int | None = Field(None, ge=1, description="CPU cores on each machine; on one machine, threads. By default all.")
     memory: Quantity | None = Field(None, description="Memory on each machine.")
     shared_memory: Quantity | None = Field(None, description="/dev/shm on each machine.")
+    rdma: Rdma = Field(
+        {}, max_length=4, description="Network cards of each machine: a device plugin's resource, such as rdma/hca, and how many."
+    )
 
     @property
     def num_gpus(self) -> int:

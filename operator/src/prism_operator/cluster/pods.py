@@ -11,6 +11,7 @@ from prism_operator.cluster.storage import Mounts, head_mounts, worker_mounts
 from prism_operator.names import HEAD_CONTAINER, WORKER_CONTAINER, job_annotation, stage_container
 from prism_operator.plan import RunPlan, StagePlan
 from prism_operator.settings import Settings
+from prism_operator.sizing import cpus_of, memory_of
 from prism_trainer.contract.pod import JOBS_DIR, PROGRESS_PORT, RAY_ADDRESS, PodJob
 
 USER = 1000
@@ -27,6 +28,10 @@ AWAIT_STAGES = "while grep -qs 'prism_trainer[.]pod' /proc/[0-9]*/cmdline; do sl
 
 RAY_ALONE = {"requests": {"cpu": "100m", "memory": "768Mi"}, "limits": {"memory": "3Gi"}}
 """Where the stage computes in its own container, Ray only keeps the gang together."""
+NCCL_ENV = {"NCCL_DEBUG": "WARN", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"}
+"""NCCL's own warnings are in the log, and a rank that waits in vain is ended by torch. Which network it takes is left to NCCL."""
+NO_GPUS = {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}
+"""A base image that says `all` would show a container that asks for no GPU every GPU of the node."""
 DRIVER_ALONE = {"requests": {"cpu": "500m", "memory": "2Gi"}}
 """Where Ray's workers compute, the stage only drives them."""
 
@@ -37,10 +42,8 @@ def head_pod(plan: RunPlan, stage: StagePlan, jobs: Sequence[PodJob], cluster: s
     computes_in_ray = stage.engine == "verl"
     work = _work(stage)
     ray = {
-        **_container(HEAD_CONTAINER, stage, mounts.ray, settings),
+        **_ray_container(HEAD_CONTAINER, stage, mounts, settings),
         **_probes(GCS_PORT),
-        "env": [*mounts.env, *_own_env(stage)],
-        "resources": work if computes_in_ray else RAY_ALONE,
         "lifecycle": {"preStop": {"exec": {"command": ["bash", "-c", AWAIT_STAGES]}}},
     }
     stages = [_stage(plan, stage, job, mounts, cluster, DRIVER_ALONE if computes_in_ray else work, settings) for job in jobs]
@@ -53,12 +56,7 @@ def head_pod(plan: RunPlan, stage: StagePlan, jobs: Sequence[PodJob], cluster: s
 def worker_pod(plan: RunPlan, stage: StagePlan, labels: dict[str, str], settings: Settings) -> Any:
     """One more node of the gang."""
     mounts = worker_mounts(plan, stage.resources)
-    container = {
-        **_container(WORKER_CONTAINER, stage, mounts.ray, settings),
-        **_probes(NODE_PORT),
-        "env": [*mounts.env, *_own_env(stage)],
-        "resources": _work(stage) if stage.engine == "verl" else RAY_ALONE,
-    }
+    container = {**_ray_container(WORKER_CONTAINER, stage, mounts, settings), **_probes(NODE_PORT)}
     return _pod([container], mounts, stage, labels, settings, {})
 
 
@@ -105,23 +103,32 @@ def _stage(
         {"name": "PRISM_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
         {"name": "PRISM_POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
         {"name": "PRISM_ATTEMPT", "value": str(job.job.attempt)},
-        {"name": "PRISM_IMAGE", "value": own.image or settings.stage_image},
-        *_own_env(own),
+        {"name": "PRISM_IMAGE", "value": own.image or settings.image_of(own.environment)},
+        *([NO_GPUS] if own.engine == "verl" else []),
     ]
     return {
         **_container(stage_container(job.job.stage), stage, mounts.stage, settings),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "command": ["python", "-m", "prism_trainer.pod", f"{JOBS_DIR}/{job.job.stage}.json"],
         "ports": [{"name": "progress", "containerPort": PROGRESS_PORT}] if job.after is None else [],
-        "env": env,
+        "env": _with_own(env, own),
         "resources": resources,
     }
+
+
+def _ray_container(name: str, stage: StagePlan, mounts: Mounts, settings: Settings) -> dict[str, Any]:
+    """Where the stage computes in Ray, this is where the GPUs and the network cards are."""
+    container = _container(name, stage, mounts.ray, settings)
+    computes = stage.engine == "verl"
+    if computes and stage.resources.rdma:
+        container["securityContext"]["capabilities"]["add"] = ["IPC_LOCK"]
+    return {**container, "env": _with_own(mounts.env, stage), "resources": _work(stage) if computes else RAY_ALONE}
 
 
 def _container(name: str, stage: StagePlan, mounts: list[dict[str, Any]], settings: Settings) -> dict[str, Any]:
     return {
         "name": name,
-        "image": stage.image or settings.stage_image,
+        "image": stage.image or settings.image_of(stage.environment),
         "imagePullPolicy": settings.image_pull_policy,
         "volumeMounts": mounts,
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
@@ -137,15 +144,20 @@ def _probes(port: int) -> dict[str, Any]:
     }
 
 
-def _own_env(stage: StagePlan) -> list[dict[str, str]]:
-    return [{"name": name, "value": value} for name, value in stage.env]
+def _with_own(env: list[dict[str, Any]], stage: StagePlan) -> list[dict[str, Any]]:
+    """What the user gives a variable of ours wins."""
+    defaults = NCCL_ENV if stage.engine == "verl" and stage.resources.gpus_per_node else {}
+    given = [{"name": name, "value": value} for name, value in (*defaults.items(), *stage.env)]
+    return list({variable["name"]: variable for variable in (*env, *given)}.values())
 
 
 def _work(stage: StagePlan) -> dict[str, Any]:
     """What the computing container asks for. Memory is asked for as it is limited, so that nobody else is given it."""
     resources = stage.resources
-    requests = {"cpu": str(resources.cpus) if resources.cpus else "500m", "memory": resources.memory or "1Gi"}
+    cpus, memory = (cpus_of(resources), memory_of(resources)) if stage.engine == "verl" else (resources.cpus, resources.memory)
+    requests = {"cpu": str(cpus) if cpus else "500m", "memory": memory or "1Gi"}
     limits = {"memory": resources.memory} if resources.memory else {}
     if resources.gpus_per_node:
         limits[GPU] = str(resources.gpus_per_node)
+    limits |= {name: str(count) for name, count in resources.rdma.items()}
     return {"requests": requests, "limits": limits} if limits else {"requests": requests}

@@ -22,6 +22,7 @@ from prism_operator.names import (
 from prism_operator.plan import RunPlan, StagePlan
 from prism_operator.policies.retry import WARM
 from prism_operator.settings import Settings
+from prism_operator.sizing import object_store_bytes, ray_cpus
 from prism_trainer.contract.job import StageJob
 from prism_trainer.contract.pod import PodJob
 from prism_trainer.contract.report import FailureClass
@@ -29,6 +30,9 @@ from prism_trainer.contract.report import FailureClass
 RAY_API = "ray.io/v1"
 PASSED_ON = ("kueue.x-k8s.io/", "volcano.sh/", "yunikorn.apache.org/", "kai.scheduler/", "ray.io/", "scheduling.k8s.io/")
 """Labels and annotations of a PrismRun with these prefixes are for the scheduler, and go to its clusters and pods."""
+
+HEAD_PARAMS = {"no-monitor": "true", "include-dashboard": "false"}
+"""Nothing scales, so there is nothing to monitor; and a dashboard that nobody needs is a way in and two hundred megabytes."""
 
 
 def make_ray_cluster(plan: RunPlan, start: StartAttempt, settings: Settings) -> dict[str, Any]:
@@ -58,7 +62,7 @@ def make_ray_cluster(plan: RunPlan, start: StartAttempt, settings: Settings) -> 
             "enableInTreeAutoscaling": False,
             "authOptions": {"mode": "token"},
             "headGroupSpec": {
-                "rayStartParams": _ray_params(stage) | _head_params(stage),
+                "rayStartParams": _ray_params(stage) | HEAD_PARAMS,
                 "template": head_pod(plan, stage, make_pod_jobs(plan, start), name, labels, settings),
             },
             "workerGroupSpecs": _workers(plan, stage, labels, settings),
@@ -112,14 +116,14 @@ def _workers(plan: RunPlan, stage: StagePlan, labels: dict[str, str], settings: 
 
 
 def _ray_params(stage: StagePlan) -> dict[str, str]:
-    """Where the stage computes in its own container, Ray is told of no GPUs and keeps its object store small."""
+    """Where the stage computes in its own container, Ray is told of no GPUs and keeps its object store small; else it is told all."""
     ports = {"node-manager-port": str(NODE_PORT)}
-    return ports if stage.engine == "verl" else {**ports, "num-gpus": "0", "object-store-memory": str(100 * 2**20)}
-
-
-def _head_params(stage: StagePlan) -> dict[str, str]:
-    """Nothing scales, so there is nothing to monitor; and a dashboard that nobody needs is a way in and two hundred megabytes."""
-    return {"no-monitor": "true"} if stage.engine == "verl" else {"no-monitor": "true", "include-dashboard": "false"}
+    if stage.engine == "local":
+        return {**ports, "num-gpus": "0", "object-store-memory": str(100 * 2**20)}
+    cpus = ray_cpus(stage.resources)
+    counted = {"num-cpus": str(cpus)} if cpus else {}
+    store = str(object_store_bytes(stage.resources))
+    return {**ports, **counted, "num-gpus": str(stage.resources.gpus_per_node), "object-store-memory": store}
 
 
 def _owner(plan: RunPlan) -> dict[str, Any]:

@@ -8,12 +8,12 @@ from typing import Any
 from prism_operator.api import Resources, SecretRef
 from prism_operator.names import job_annotation
 from prism_operator.plan import RunPlan
+from prism_operator.sizing import shared_memory_of
 from prism_trainer.contract.configs import JUDGE_KEY
-from prism_trainer.contract.pod import JOBS_DIR, STORAGE_DIR, WORK_DIR
+from prism_trainer.contract.pod import COPIES, JOBS_DIR, STORAGE_DIR, WORK_DIR
 
 CREDENTIALS_DIR = "/prism/secrets/object-store"
 CREDENTIALS_FILE = "credentials"
-DEFAULT_SHARED_MEMORY = "2Gi"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def worker_mounts(plan: RunPlan, resources: Resources) -> Mounts:
     """Ray's workers read and write the storage as well."""
     volumes: list[dict[str, Any]] = [
         {"name": "ray-tmp", "emptyDir": {}},
-        {"name": "dshm", "emptyDir": {"medium": "Memory", "sizeLimit": resources.shared_memory or DEFAULT_SHARED_MEMORY}},
+        {"name": "dshm", "emptyDir": {"medium": "Memory", "sizeLimit": shared_memory_of(resources)}},
         {"name": "tmp", "emptyDir": {}},
         {"name": "work", "emptyDir": {}},
     ]
@@ -53,7 +53,7 @@ def worker_mounts(plan: RunPlan, resources: Resources) -> Mounts:
         {"name": "dshm", "mountPath": "/dev/shm"},
         {"name": "work", "mountPath": WORK_DIR},
     ]
-    env = [*_tokens(plan), {"name": "HOME", "value": "/tmp"}, {"name": "HF_HOME", "value": f"{WORK_DIR}/huggingface"}]
+    env = [*_tokens(plan), {"name": "HOME", "value": "/tmp"}, {"name": "HF_HOME", "value": f"{_copies_dir(plan, resources)}/huggingface"}]
     if plan.storage.pvc is not None:
         claim = plan.storage.pvc
         volumes.append({"name": "storage", "persistentVolumeClaim": {"claimName": claim.claim_name}})
@@ -66,6 +66,11 @@ def worker_mounts(plan: RunPlan, resources: Resources) -> Mounts:
         mounts.append({"name": "object-store", "mountPath": CREDENTIALS_DIR, "readOnly": True})
         env.append({"name": "AWS_SHARED_CREDENTIALS_FILE", "value": f"{CREDENTIALS_DIR}/{CREDENTIALS_FILE}"})
     return Mounts(volumes, mounts, mounts, env)
+
+
+def _copies_dir(plan: RunPlan, resources: Resources) -> str:
+    """What is fetched from the hub is fetched once, where every pod sees it."""
+    return WORK_DIR if resources.nodes == 1 else f"{plan.root_uri}/{COPIES}"
 
 
 def object_store_credentials(plan: RunPlan) -> SecretRef | None:

@@ -15,7 +15,7 @@ from prism_operator.api import IS_OVERLAY
 from prism_operator.crdgen.descriptions import Schema, description
 from prism_operator.crdgen.unions import merge_union
 
-_KEPT = ("type", "enum", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "pattern", "required")
+_KEPT = ("type", "enum", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "maxProperties", "pattern", "required")
 _DROPPED = ("title", "default", "additionalProperties", "properties", "items", "description", "const", "$defs")
 _EXCLUSIVE = {"exclusiveMinimum": "minimum", "exclusiveMaximum": "maximum"}
 _FORMATS = {"integer": "int64", "number": "double"}

@@ -14,6 +14,9 @@ Path = tuple[str, ...]
 
 _BOUNDS = {"minimum": (min, ">="), "exclusiveMinimum": (min, ">"), "maximum": (max, "<="), "exclusiveMaximum": (max, "<")}
 _IN_WORDS = {">=": "at least", ">": "more than", "<=": "at most", "<": "less than"}
+_LEFT_TO_THE_OPERATOR = ("config", "gpu")
+"""An object in which any kind may have any field as far as the CRD goes: rules for it would take the CRD beyond 100 KiB. The operator
+reads a run with the kind's own class, and refuses it with a condition."""
 _MERGED = {*_BOUNDS, "properties", "required", "description", "default", "title", "enum", "const"}
 
 
@@ -71,7 +74,7 @@ def _merged_properties(members: Mapping[str, Schema], path: Path, differences: _
     for name in dict.fromkeys(name for schema in members.values() for name in schema["properties"]):
         owners = {kind: schema["properties"][name] for kind, schema in members.items() if name in schema["properties"]}
         properties[name] = _merged(owners, (*path, name), differences, is_of_all=len(owners) == len(members))
-        if len(owners) < len(members):
+        if len(owners) < len(members) and path != _LEFT_TO_THE_OPERATOR:
             differences.only.setdefault((tuple(owners), path), []).append(name)
     return properties
 

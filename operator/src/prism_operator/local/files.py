@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +18,9 @@ PROCESS = "process.json"
 STOP = "stop.json"
 LOG = "log.txt"
 LOCK = ".lock"
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+"""Ray's, before every line of a worker."""
 
 Value = TypeVar("Value", bound=Frozen)
 
@@ -62,11 +66,11 @@ def unwritable(path: Path, error: OSError) -> str:
 
 
 def last_words(path: Path, limit: int = 300) -> str:
-    """The last line of a log that says something, at most `limit` characters."""
+    """The last line of a log that says something, without colours, at most `limit` characters."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - 4096))
-            lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
+            lines = [line.strip() for line in _COLOUR.sub("", file.read().decode(errors="replace")).splitlines()]
     except OSError:
         return ""
     return next((line[-limit:] for line in reversed(lines) if line), "")

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from prism_operator.local.first_rows import ReadFirstRows, ask_trainer
+from prism_operator.local.interpreters import Interpreters, interpreter_of
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -19,11 +22,15 @@ class Machine:
     """Where relative paths start."""
     num_gpus: Callable[[], int]
     """Asked only when a run wants GPUs."""
+    interpreter: Interpreters = interpreter_of
+    """Asked only for stages of engine verl."""
+    read_first_rows: ReadFirstRows = lambda sets: ()
+    """Asked once, of a run that is otherwise sound."""
 
 
 def this_machine() -> Machine:
     """Relative paths start at the current directory, as for any command."""
-    return Machine(cwd=Path.cwd(), num_gpus=count_gpus)
+    return Machine(cwd=Path.cwd(), num_gpus=count_gpus, read_first_rows=ask_trainer)
 
 
 @cache

@@ -22,7 +22,7 @@ from prism_operator.local.folder import locked, next_document, read_object, refu
 from prism_operator.local.machine import Machine
 from prism_operator.local.results import publish_results
 from prism_operator.local.survey import survey
-from prism_operator.local.world import STAGE_COMMAND, LocalWorld
+from prism_operator.local.world import LocalWorld
 from prism_operator.names import stages_dir
 from prism_operator.parse import parse_run
 from prism_operator.plan import make_plan
@@ -72,7 +72,7 @@ def run_locally(
     machine: Machine,
     redo: bool = False,
     show: Callable[[PrismRunStatus], None] = lambda status: None,
-    command: Sequence[str] = STAGE_COMMAND,
+    command: Sequence[str] | None = None,
 ) -> Ended:
     """Until the end. `raw` has passed the schema; `text` is the file it came from."""
     name = str(raw["metadata"]["name"])
@@ -110,17 +110,17 @@ def _forgiven(run_dir: Path) -> dict[str, int]:
 
 
 async def _loop(world: LocalWorld, signals: Signals, show: Callable[[PrismRunStatus], None]) -> Ended:
-    published = 0
+    published: list[str] = []
     while True:
         world.wishes = replace(world.wishes, interrupted=signals.count > 0, impatient=signals.count > 1)
         done = await reconcile(world.document, world, datetime.now(UTC))
         if done.decision is None:
             raise BadRunError(done.problems)
         show(done.status)
-        num_done = sum(stage.checkpoint is not None for stage in done.status.stages)
-        if num_done != published:
+        committed = [stage.checkpoint.uri for stage in done.status.stages if stage.checkpoint is not None]
+        if committed != published:
             publish_results(world.run_dir, done.status)
-            published = num_done
+            published = committed
         if done.decision.phase in ENDS:
             return Ended(done.decision.phase, done.status, signals.first)
         await asyncio.sleep(0.0 if done.decision.start or done.decision.deletes else TICK_SECONDS)

@@ -14,8 +14,10 @@ from prism_operator.names import BASE_MODEL
 from prism_operator.plan import Site
 from prism_operator.problems import Path as FieldPath
 from prism_operator.problems import Problem, parse_path
+from prism_operator.sizing import verl_problems
 from prism_operator.wiring import wires_of
 from prism_trainer.contract.addresses import hub_set
+from prism_trainer.contract.environments import environment_of
 
 STAGES: FieldPath = ("spec", "stages")
 
@@ -37,15 +39,19 @@ def local_problems(run: PrismRun, machine: Machine) -> list[Problem]:
     problems = [*_of_the_run(run), *_resources(run.spec.resources, ("spec", "resources"), machine), *_model(run, machine)]
     for index, stage in enumerate(run.spec.stages):
         problems.extend(_of_a_stage(run, stage, (*STAGES, index), machine))
-    return problems
+        problems.extend(_of_engine_verl(run, index, machine))
+    return list(dict.fromkeys(problems))
 
 
 def _of_the_run(run: PrismRun) -> Iterator[Problem]:
     spec = run.spec
     refused: list[tuple[bool, str, str]] = [
-        (spec.engine != "local", "engine", f"engine '{spec.engine}' is not carried out by `prism run` yet; use 'local'"),
         (spec.storage.pvc is not None, "storage.pvc", "a volume claim means nothing on one machine; use storage.local"),
-        (spec.storage.object_store is not None, "storage.objectStore", "object storage is not carried out yet; use storage.local"),
+        (
+            spec.storage.object_store is not None,
+            "storage.objectStore",
+            "`prism run` keeps checkpoints in its folder; use storage.local (data may lie at s3:// all the same)",
+        ),
         (
             bool(spec.secrets.model_fields_set),
             "secrets",
@@ -66,8 +72,6 @@ def _of_the_run(run: PrismRun) -> Iterator[Problem]:
 
 
 def _of_a_stage(run: PrismRun, stage: AnyStage, path: FieldPath, machine: Machine) -> Iterator[Problem]:
-    if stage.engine == "verl" and run.spec.engine == "local":
-        yield Problem((*path, "engine"), "engine 'verl' is not carried out by `prism run` yet; use 'local'")
     if stage.image is not None:
         yield Problem((*path, "image"), "`prism run` starts processes, not containers; leave it out")
     if stage.pod_template is not None:
@@ -83,15 +87,33 @@ def _of_a_stage(run: PrismRun, stage: AnyStage, path: FieldPath, machine: Machin
         yield Problem((*path, "config", "device"), "a GPU is asked for, and this machine has none; use 'auto' or 'cpu'")
 
 
+def _of_engine_verl(run: PrismRun, index: int, machine: Machine) -> Iterator[Problem]:
+    """One machine, its GPUs, and a Python that has the library."""
+    stage = run.spec.stages[index]
+    environment = environment_of(stage.engine or run.spec.engine, stage.kind)
+    if stage.checkpoint is not None or environment == "cpu":
+        return
+    yield from verl_problems(run, index)
+    lack = machine.interpreter(environment).lack
+    if lack:
+        yield Problem((*STAGES, index, "engine") if stage.engine else ("spec", "engine"), f"stage '{stage.name}': {lack}")
+
+
 def _resources(resources: Resources, path: FieldPath, machine: Machine) -> Iterator[Problem]:
     if resources.nodes > 1:
         yield Problem((*path, "nodes"), f"{resources.nodes} machines are asked for, and `prism run` has one; use 1")
     if resources.gpus_per_node and resources.gpus_per_node > machine.num_gpus():
-        found = machine.num_gpus()
-        sentence = f"{resources.gpus_per_node} GPUs are asked for, and this machine has {found or 'none'}; use at most {found}"
-        yield Problem((*path, "gpusPerNode"), sentence)
-    for field, alias in (("gpu_type", "gpuType"), ("workers", "workers"), ("memory", "memory"), ("shared_memory", "sharedMemory")):
-        if getattr(resources, field) is not None:
+        asked, found = resources.gpus_per_node, machine.num_gpus()
+        has, way_out = (f"{found} of them", f"use at most {found}") if found else ("no GPU", "leave it out")
+        yield Problem((*path, "gpusPerNode"), f"found {asked}, and this machine has {has}; {way_out}")
+    for field, alias in (
+        ("gpu_type", "gpuType"),
+        ("workers", "workers"),
+        ("memory", "memory"),
+        ("shared_memory", "sharedMemory"),
+        ("rdma", "rdma"),
+    ):
+        if getattr(resources, field) not in (None, {}):
             yield Problem((*path, alias), "a process takes what the machine has, so this has no effect here; leave it out")
 
 
@@ -139,7 +161,7 @@ def _benchmarks(stage: EvaluationStage, path: FieldPath, machine: Machine) -> It
 def _missing(uri: str, machine: Machine, what: str, expected: str) -> str | None:
     """Addresses and Hugging Face ids of models end here as well: nothing fetches them yet."""
     if "://" in uri:
-        return f"'{uri}': `prism run` does not fetch a {what} yet; give the path of {expected}"
+        return f"'{uri}': `prism run` does not fetch a {what} from such an address; give the path of {expected}"
     path = machine.cwd / uri
     if path.exists() or ("*" in path.name and any(path.parent.glob(path.name))):
         return None

@@ -6,7 +6,6 @@ import contextlib
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,9 +27,10 @@ from prism_operator.names import checkpoints_uri, report_dir, stages_dir
 from prism_operator.plan import RunPlan, Site
 from prism_operator.timestamps import format_exact, from_timestamp
 from prism_trainer.contract.checkpoint import MANIFEST
+from prism_trainer.contract.environments import environment_of
+from prism_trainer.contract.job import StageJob
 
-STAGE_COMMAND = (sys.executable, "-m", "prism_trainer")
-"""The job file is added as the last argument."""
+STAGE_MODULE = ("-m", "prism_trainer")
 
 
 @dataclass
@@ -41,7 +41,8 @@ class LocalWorld:
     document: dict[str, Any]
     wishes: Wishes
     machine: Machine
-    command: Sequence[str] = STAGE_COMMAND
+    command: Sequence[str] | None = None
+    """Before the job file; by default the trainer, in the Python that has the stage's library."""
     _own: dict[Path, subprocess.Popen[bytes]] = field(default_factory=dict)
     _ended: dict[Path, AttemptRecord] = field(default_factory=dict)
     _site: tuple[PrismRun, Site] | None = None
@@ -68,7 +69,7 @@ class LocalWorld:
         make_folder(Path(job.output_uri))
         write_value(folder / JOB, job)
         try:
-            child = processes.spawn(self.command, folder / JOB, folder / LOG, dict(start.env))
+            child = processes.spawn(self._command(job), folder / JOB, folder / LOG, dict(start.env))
         except OSError as error:
             raise RunFolderError(f"cannot start stage '{job.stage}': {error}") from error
         self._own[folder] = child
@@ -124,6 +125,10 @@ class LocalWorld:
         if text != self._written:
             write_atomically(self.run_dir / STATUS, text)
             self._written = text
+
+    def _command(self, job: StageJob) -> Sequence[str]:
+        environment = environment_of(job.engine, job.config.kind)
+        return self.command or (self.machine.interpreter(environment).python, *STAGE_MODULE)
 
     def _attempt(self, stage: str, number: int, folder: Path) -> AttemptRecord:
         """What has ended does not change, and is read once. An end between the two looks is noted on the next round."""

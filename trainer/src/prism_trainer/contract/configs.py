@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from prism_trainer.contract.gpu import EvaluationGpu, SftGpu, VerlGpu, WarmupGpu
 from prism_trainer.contract.optim import (
     EvaluationSampling,
     Optimizer,
@@ -26,7 +27,9 @@ Device = Literal["auto", "cpu", "cuda"]
 class TrainingConfig(Frozen):
     """What every stage that trains has in common."""
 
-    device: Device = Field("auto", description="Engine local: where to compute. auto takes a GPU where there is one.")
+    device: Device = Field(
+        "auto", description="Where to compute. auto takes a GPU where there is one. Engine verl reads it in alignment and rlvr."
+    )
     save_every: int = Field(100, ge=1, description="Steps between checkpoints from which the stage can go on.")
 
 
@@ -43,6 +46,7 @@ class SftConfig(TrainingConfig):
     freeze_projector: bool = Field(True, description="Keep the merger between vision and language as it is.")
     freeze_language: bool = Field(False, description="Keep the language model as it is.")
     optimizer: SftOptimizer = Field(default_factory=SftOptimizer, description="AdamW.")
+    gpu: SftGpu = Field(default_factory=SftGpu, description="Engine verl: how to spread.")
 
     @model_validator(mode="after")
     def _batches_divide(self) -> SftConfig:
@@ -72,13 +76,14 @@ class DiscriminatorConfig(TrainingConfig):
     max_steps: int | None = Field(None, ge=1, description="Optimizer steps.")
     batch_size: int = Field(128, ge=2, description="Comparisons (caption or cot) per optimizer step; a pair gives two.")
     micro_batch_size: int = Field(32, ge=2, description="Comparisons per forward; gradients accumulate up to batchSize.")
-    max_length: int = Field(8192, ge=16, description="Longest scored sequence in tokens; a longer one is refused, not cut.")
+    max_length: int = Field(8192, ge=16, description="Longest response in tokens: a longer teacher is refused, a longer student left out.")
     balance_coef: float = Field(0.01, ge=0, description="Weight of the router's load-balancing loss.")
     held_out_fraction: float = Field(0.05, gt=0, lt=1, description="Share of the prompts kept for the reported pair accuracy.")
     eval_every: int = Field(50, ge=1, description="Steps between measurements on the held-out pairs.")
     students_per_prompt: int = Field(1, ge=1, description="Responses sampled from the policy for a prompt whose row has no student text.")
     student_sampling: Sampling = Field(default_factory=Sampling, description="How those responses are drawn.")
     optimizer: WarmupOptimizer = Field(default_factory=WarmupOptimizer, description="AdamW.")
+    gpu: WarmupGpu = Field(default_factory=WarmupGpu, description="Engine verl: how to spread.")
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> DiscriminatorConfig:
@@ -122,7 +127,11 @@ class AlignmentConfig(TrainingConfig):
     kind: Literal["alignment"] = "alignment"
     steps: int = Field(500, ge=1, description="Policy updates (README 500; the script says 1500).")
     prompts_per_step: int = Field(4, ge=1, description="Prompts per update; each gets rollout.groupSize responses.")
-    micro_batch_size: int = Field(16, ge=1, description="Responses per forward of an update; the discriminator takes whole groups.")
+    micro_batch_size: int = Field(
+        16,
+        ge=1,
+        description="Responses per forward of an update; the discriminator takes whole groups. Engine verl's policy: gpu.tokensPerGpu.",
+    )
     rollout: Rollout = Field(default_factory=Rollout, description="How responses are drawn.")
     alpha: float = Field(0.5, ge=0, le=1, description="Weight of the caption's advantage; the cot's has 1 - alpha.")
     advantage: Literal["normalise-then-combine", "combine-then-normalise"] = Field(
@@ -147,6 +156,7 @@ class AlignmentConfig(TrainingConfig):
     loss: PolicyLoss = Field(default_factory=PolicyLoss, description="The policy's loss, averaged over tokens.")
     optimizer: Optimizer = Field(default_factory=Optimizer, description="The policy's AdamW.")
     discriminator_optimizer: Optimizer = Field(default_factory=Optimizer, description="The discriminator's AdamW.")
+    gpu: VerlGpu = Field(default_factory=VerlGpu, description="Engine verl: how the stage spreads over GPUs.")
 
 
 class Grpo(PolicyLoss):
@@ -182,7 +192,7 @@ class RlvrConfig(TrainingConfig):
     algorithm: Annotated[Grpo | Dapo | Gspo, Field(discriminator="name")] = Field(default_factory=Grpo, description="Which policy loss.")
     steps: int = Field(1500, ge=1, description="Policy updates.")
     prompts_per_step: int = Field(32, ge=1, description="Prompts per update; each gets rollout.groupSize responses.")
-    micro_batch_size: int = Field(16, ge=1, description="Responses per forward of an update.")
+    micro_batch_size: int = Field(16, ge=1, description="Responses per forward of an update; engine verl reads gpu.tokensPerGpu.")
     rollout: RlvrRollout = Field(default_factory=RlvrRollout, description="How responses are drawn.")
     accuracy_weight: float = Field(0.8, ge=0, description="Reward of a right answer in the right format.")
     format_weight: float = Field(0.2, ge=0, description="Reward of the right format.")
@@ -191,6 +201,7 @@ class RlvrConfig(TrainingConfig):
     )
     dump_every: int = Field(10, ge=1, description="Steps between dumps of every sample with its reward.")
     optimizer: Optimizer = Field(default_factory=Optimizer, description="AdamW.")
+    gpu: VerlGpu = Field(default_factory=VerlGpu, description="Engine verl: how the stage spreads over GPUs.")
 
     @model_validator(mode="after")
     def _ramp_fits(self) -> RlvrConfig:
@@ -208,14 +219,22 @@ JUDGE_KEY = "PRISM_JUDGE_API_KEY"
 
 
 class Judge(Frozen):
-    """An OpenAI-compatible model that sees the extracted answer only, after the rules said no."""
+    """A model that sees the extracted answer only, after the rules said no: on an OpenAI-compatible server, or served by the stage."""
 
     model: str = Field(description="Model name the server knows.")
-    base_url: str = Field(pattern=r"^https?://", description="Base address of the server's API, as http://judge:8000/v1.")
+    base_url: str | None = Field(None, pattern=r"^https?://", description="Base address of the server's API, as http://judge:8000/v1.")
+    uri: str | None = Field(None, description="Engine verl: in its place, a model folder to serve.")
     api_key_env: str = Field(JUDGE_KEY, description="Environment variable with the key, if there is one; secrets.judge sets the default.")
     timeout_seconds: float = Field(60.0, gt=0, description="For one answer; then it is asked again.")
     concurrency: int = Field(8, ge=1, le=256, description="Questions under way at once.")
     cache: str | None = Field(None, description="Folder of verdicts, to share between runs; by default the stage's.")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Judge:
+        if (self.base_url is None) == (self.uri is None):
+            found = "neither" if self.uri is None else "both"
+            raise ValueError(f"judge has {found} of baseUrl and uri; give one: the address of a server, or the folder of a model to serve")
+        return self
 
 
 Benchmark = Literal["mathvista", "mathverse", "mathvision", "wemath", "mmmu", "mmmu-pro", "hallusionbench"]
@@ -245,6 +264,7 @@ class EvaluationConfig(Frozen):
     batch_size: int = Field(64, ge=1, description="Responses drawn at once.")
     sampling: EvaluationSampling = Field(default_factory=EvaluationSampling, description="How responses are drawn.")
     judge: Judge | None = Field(None, description="Asked when the rules say no; none by default.")
+    gpu: EvaluationGpu = Field(default_factory=EvaluationGpu, description="Engine verl: vLLM.")
 
     @model_validator(mode="after")
     def _each_once(self) -> EvaluationConfig:

@@ -62,3 +62,5 @@ class StageJob(Frozen):
     report_dir: str = Field(description="Local folder for progress.json, metrics.jsonl, samples and result.json.")
     keep_intermediate: int = Field(1, ge=1, description="Resumable checkpoints kept.")
     threads: int | None = Field(None, ge=1, description="CPU threads; by default all cores.")
+    nodes: int = Field(1, ge=1, description="Machines of the attempt, the Ray head's among them.")
+    gpus_per_node: int = Field(0, ge=0, description="GPUs on each.")

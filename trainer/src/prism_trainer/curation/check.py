@@ -115,7 +115,7 @@ def _measure(row: AnyRow, findings: Findings, count_tokens: CountTokens | None) 
     findings.note(known.get(prompt.system and prompt.system.strip(), "with another system prompt"))
     for writer, text, parsed in _responses(row):
         if parsed is None:
-            findings.note("response not <caption><think><answer>: sft learns it as it is")
+            findings.note("with a response that is not <caption><think><answer>: sft learns it as it is")
         else:
             for part in ("caption", "think", "answer"):
                 findings.measure(f"{writer}'s {part}, characters", len(getattr(parsed, part).of(text).strip()))

@@ -11,7 +11,7 @@ from typing import Any
 
 from prism_trainer.contract.job import DataSource
 from prism_trainer.curation.journal import Journal
-from prism_trainer.curation.sampler import Drawing, Sampler, describe_drawing
+from prism_trainer.curation.sampler import LEARNT_ELSEWHERE, Drawing, Sampler, describe_drawing
 from prism_trainer.data.dataset import Rows, open_verifiable
 from prism_trainer.data.rows import VerifiablePrompt
 from prism_trainer.data.sources import digest_sources
@@ -42,9 +42,8 @@ def filter_by_pass_rate(
         told(len(rates), len(rows), f"{sum(map(_inside(band), rates)):,} kept, mean pass rate {sum(rates) / len(rates):.2f}")
     if not any(map(_inside(band), rates)):
         mean = sum(rates) / len(rates)
-        raise DataError(
-            f"none of {len(rows)} rows has a pass rate from {band[0]} to {band[1]} (mean {mean:.2f}); give other bounds or rows"
-        )
+        way = "give other bounds or rows" if mean else f"{LEARNT_ELSEWHERE}, or give rows that it can answer"
+        raise DataError(f"none of {len(rows)} rows has a pass rate from {band[0]} to {band[1]} (mean {mean:.2f}); {way}")
     return write_parquet(out, FILTERED, _kept(rows, rates, band))
 
 

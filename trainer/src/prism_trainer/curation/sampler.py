@@ -16,6 +16,8 @@ from prism_trainer.engines.local.rollout import Vocabulary, decode_responses, pa
 from prism_trainer.responses import ParsedResponse
 from prism_trainer.seeds import generator_for
 
+LEARNT_ELSEWHERE = "if the model learnt under a system prompt of its own (a run's systemPrompt), give that by --system-prompt"
+
 
 @dataclass(frozen=True)
 class Drawing:

@@ -12,7 +12,7 @@ from typing import Any
 from prism_trainer.contract.job import DataSource
 from prism_trainer.curation.difficulty import Told, journal_file
 from prism_trainer.curation.journal import Journal
-from prism_trainer.curation.sampler import Drawing, Sampler, describe_drawing
+from prism_trainer.curation.sampler import LEARNT_ELSEWHERE, Drawing, Sampler, describe_drawing
 from prism_trainer.data.dataset import open_taught
 from prism_trainer.data.sources import digest_sources
 from prism_trainer.data.writers import pair_columns
@@ -45,7 +45,8 @@ def sample_pairs(sources: Sequence[DataSource], student: Path, out: Path, drawin
             journal.add({"rows": done, "bytes": file.seek(0, os.SEEK_END), "pairs": pairs})
             told(done, len(rows), f"{pairs:,} pairs, {done * drawing.count - pairs:,} responses in the wrong format")
     if not pairs:
-        raise DataError(f"none of {len(rows) * drawing.count} responses is in the right format; train the student longer, or sample more")
+        count = len(rows) * drawing.count
+        raise DataError(f"none of {count} responses is in the right format; {LEARNT_ELSEWHERE}, train the student longer, or sample more")
     partial.replace(out)
     journal_file(out).unlink()
     return pairs

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from prism_trainer.data.sources import RawRow
 from prism_trainer.data.template import IMAGE_TAG
-from prism_trainer.data.words import describe
+from prism_trainer.data.words import describe, why_undecodable
 
 WEB = ("http://", "https://")
 
@@ -23,15 +24,20 @@ def read_question(row: RawRow, column: str, text: str) -> tuple[str, tuple[bytes
         )
     images = _listed(row, "images")
     if before and len(before) != len(images):
-        raise row.fail(
-            "images", f"found {len(images)}, expected {len(before)}: one for each {IMAGE_TAG} in the user's turn; correct or remove the row"
-        )
+        found = f"found {len(images)}" if "images" in row.columns else row.found("images")
+        raise row.fail("images", f"{found}, expected {len(before)}: one for each {IMAGE_TAG} in the user's turn; correct or remove the row")
     return question.strip(), tuple(_whole_image(row, "images", image) for image in images)
 
 
 def read_images(row: RawRow, column: str) -> tuple[bytes, ...]:
     """All of them, whatever the text says."""
     return tuple(_whole_image(row, column, image) for image in _listed(row, column))
+
+
+def image_files(row: RawRow, column: str) -> list[Path | None]:
+    """Where each image lies as a file of its own; None for one that the row holds itself."""
+    paths = [image.get("path") if isinstance(image, dict) and not image.get("bytes") else image for image in _listed(row, column)]
+    return [(row.folder / path).absolute() if isinstance(path, str) else None for path in paths]
 
 
 def _listed(row: RawRow, column: str) -> list[Any]:
@@ -57,5 +63,5 @@ def _whole_image(row: RawRow, column: str, image: Any) -> bytes:
         Image.open(io.BytesIO(encoded)).load()
     except Exception as error:  # Pillow has no common base: OSError, SyntaxError, struct.error, DecompressionBombError, ...
         name = "embedded image" if isinstance(image, bytes) else f"image '{image}'"
-        raise row.fail(column, f"{name} cannot be decoded ({error}); replace it or remove the row") from error
+        raise row.fail(column, f"{name} cannot be decoded ({why_undecodable(error)}); replace it or remove the row") from error
     return encoded

@@ -10,31 +10,16 @@ A column may come in any of the three file formats.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from prism_trainer.contract.job import DataSource
 from prism_trainer.data.images import read_images, read_question
 from prism_trainer.data.references import read_references
 from prism_trainer.data.rows import Demonstration, Prompt, TaughtPrompt, VerifiablePrompt
 from prism_trainer.data.sections import read_response
-from prism_trainer.data.sources import RawRow, read_raw
+from prism_trainer.data.sources import RawRow
 from prism_trainer.data.template import bare_question
 from prism_trainer.data.words import describe
 
 ROLES = ("system", "user", "assistant")
 STUDENT = ("student_response", "student_caption", "student_cot")
-
-
-def read_demonstrations(source: DataSource) -> Iterator[Demonstration]:
-    return map(demonstration, read_raw(source))
-
-
-def read_taught(source: DataSource) -> Iterator[TaughtPrompt]:
-    return map(taught_prompt, read_raw(source))
-
-
-def read_verifiable(source: DataSource) -> Iterator[VerifiablePrompt]:
-    return map(verifiable_prompt, read_raw(source))
 
 
 def demonstration(row: RawRow) -> Demonstration:
@@ -94,7 +79,7 @@ def _turns(row: RawRow, column: str) -> dict[str, str]:
     """Content by role. The paper's sets are single-turn; anything else is refused rather than half used."""
     messages = row.columns.get(column)
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise row.fail(column, "expected a list of {role, content}; correct the row")
+        raise row.fail(column, f"{row.found(column)}, expected a list of {{role, content}}; correct the row")
     turns: dict[str, str] = {}
     for message in messages:
         role, content = message.get("role"), message.get("content")

@@ -48,6 +48,12 @@ class RawRow:
         """What the paths in a row are relative to."""
         return Path(self.uri).parent
 
+    def found(self, column: str) -> str:
+        """What stands in `column`, for a sentence; of a column that is not there, which ones are."""
+        if column in self.columns:
+            return f"found {describe(self.columns.get(column))}"
+        return f"found no such column, only {', '.join(sorted(map(str, self.columns))) or 'an empty object'}"
+
     def fail(self, column: str, sentence: str) -> DataError:
         return DataError(f"data set '{self.uri}', row {self.index}, column '{column}': {sentence}")
 
@@ -98,18 +104,6 @@ def scan_file(uri: str) -> Iterator[RawRow | DataError]:
     """Every row of one file, in order; in the place of one that cannot be read, why."""
     for index, columns in enumerate(open_table(uri).scan()):
         yield columns if isinstance(columns, DataError) else as_row(uri, index, columns)
-
-
-def read_raw(source: DataSource) -> Iterator[RawRow]:
-    """Every row, in order; the first that cannot be read ends it."""
-    count = 0
-    for uri in files_of(source):
-        for row in scan_file(uri):
-            if isinstance(row, DataError):
-                raise row
-            yield row
-            count += 1
-    require_rows(source, count)
 
 
 def as_row(uri: str, index: int, columns: Any) -> RawRow | DataError:

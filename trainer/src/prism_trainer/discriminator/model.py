@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import Qwen3VLConfig, Qwen3VLMoeConfig
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLModel, Qwen3VLPreTrainedModel
 from transformers.models.qwen3_vl_moe.modeling_qwen3_vl_moe import Qwen3VLMoeModel, Qwen3VLMoePreTrainedModel
+
+from prism_trainer.packed.patches import use_linear_patches
+
+Read = TypeVar("Read")
 
 
 class ScalarHead:
@@ -29,6 +35,7 @@ class ScalarHead:
         self.score = nn.Linear(self.config.text_config.hidden_size, 1, bias=False)
         if not self.sees_images:
             del self.model.visual
+        use_linear_patches(self.model)
 
     @property
     def sees_images(self) -> bool:
@@ -37,9 +44,14 @@ class ScalarHead:
     def get_input_embeddings(self) -> nn.Module:
         return self.model.get_input_embeddings()  # type: ignore[operator, no-any-return]
 
+    def forward(self, read: Callable[..., Read], *given: Any) -> Read:
+        """`read(*given)`, which uses the model as it likes. Through here, so that what shards the model sees its weights are needed."""
+        return read(*given)
+
     def read_scores(self, hidden: Tensor) -> Tensor:
-        """(..., H) hidden states to (...) scores, in float32."""
-        return self.score(self.dropout(hidden)).squeeze(-1).to(torch.float32)  # type: ignore[no-any-return]
+        """(..., H) hidden states to (...) scores, in float32: teacher and student may lie closer together than bf16 can tell."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            return functional.linear(self.dropout(hidden).float(), self.score.weight.float()).squeeze(-1)
 
 
 class Qwen3VLMoeDiscriminator(ScalarHead, Qwen3VLMoePreTrainedModel):

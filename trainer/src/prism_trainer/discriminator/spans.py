@@ -21,6 +21,8 @@ from prism_trainer.responses import ParsedResponse
 
 Tokenise = Callable[[str], list[int]]
 TURN_END = "<|im_end|>\n"
+TOKENS_A_BYTE = 3
+"""At most: a token is a byte or more, of a text that normalising (NFC) makes up to three times as long."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,7 @@ class ScoredRow:
 
 def scored_rows(response: ParsedResponse, tokenise: Tokenise, *, cot_sees_caption: bool, max_tokens: int) -> list[ScoredRow]:
     """One row with both scores, or two rows with one each."""
-    end = tokenise(TURN_END)
-    caption = [*tokenise(response.caption_block.of(response.text)), *end]
-    cot = [*tokenise(_tidy_cot(response)), *end]
+    caption, cot = _spans(response, tokenise)
     if len(caption) + len(cot) > max_tokens:
         raise DataError(
             f"a response of {len(caption) + len(cot)} tokens is above the limit of {max_tokens}; nothing is cut, so raise the limit"
@@ -54,6 +54,19 @@ def scored_rows(response: ParsedResponse, tokenise: Tokenise, *, cot_sees_captio
     if cot_sees_caption:
         return [ScoredRow((*caption, *cot), len(caption) - 1, len(caption) + len(cot) - 1)]
     return [ScoredRow(tuple(caption), len(caption) - 1, None), ScoredRow(tuple(cot), None, len(cot) - 1)]
+
+
+def is_readable(response: ParsedResponse, tokenise: Tokenise, max_tokens: int) -> bool:
+    """Whether `scored_rows` takes it. A short one is not tokenised to know."""
+    if TOKENS_A_BYTE * len((response.text + TURN_END * 2).encode()) < max_tokens:
+        return True
+    return sum(map(len, _spans(response, tokenise))) <= max_tokens
+
+
+def _spans(response: ParsedResponse, tokenise: Tokenise) -> tuple[list[int], list[int]]:
+    """Tokens of caption and cot, each to its turn end."""
+    end = tokenise(TURN_END)
+    return [*tokenise(response.caption_block.of(response.text)), *end], [*tokenise(_tidy_cot(response)), *end]
 
 
 def _tidy_cot(response: ParsedResponse) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from prism_trainer.data.sources import RawRow
-from prism_trainer.data.words import describe
+from prism_trainer.data.words import describe, why_undecodable
 
 
 def text_of(row: RawRow, column: str) -> str:
@@ -66,5 +66,5 @@ def _whole(row: RawRow, column: str) -> bytes:
         encoded = value if isinstance(value, bytes) else (row.folder / value).read_bytes()
         Image.open(io.BytesIO(encoded)).load()
     except Exception as error:  # Pillow has no common base
-        raise row.fail(column, f"the image cannot be decoded ({error}); replace it or remove the row") from error
+        raise row.fail(column, f"the image cannot be decoded ({why_undecodable(error)}); replace it or remove the row") from error
     return encoded

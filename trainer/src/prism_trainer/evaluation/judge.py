@@ -52,12 +52,25 @@ class Case:
 
 
 class Judge:
-    """Asks; a context. `stop` says whether the stage was asked to stop, and ends all waiting with `Stopped`."""
+    """Asks; a context. `stop` says whether the stage was asked to stop, and ends all waiting with `Stopped`.
 
-    def __init__(self, config: JudgeConfig, folder: Path, stop: Callable[[], bool], first_wait: float = 1.0) -> None:
+    `key` takes the place of the environment's. `identity` is that of a judge whose name says nothing about what it is.
+    """
+
+    def __init__(
+        self,
+        config: JudgeConfig,
+        folder: Path,
+        stop: Callable[[], bool],
+        first_wait: float = 1.0,
+        *,
+        key: str | None = None,
+        identity: str | None = None,
+    ) -> None:
         self._config, self._stop, self._first_wait = config, stop, first_wait
+        self._identity = identity or config.model
         self._verdicts = VerdictStore(folder)
-        self._client = httpx.Client(timeout=config.timeout_seconds, headers=_headers(config), follow_redirects=False)
+        self._client = httpx.Client(timeout=config.timeout_seconds, headers=_headers(config, key), follow_redirects=False)
         self._pool = ThreadPoolExecutor(config.concurrency, thread_name_prefix="judge")
         self._gave_up = False
 
@@ -70,7 +83,7 @@ class Judge:
 
     def verdicts(self, cases: Sequence[Case]) -> list[Verdict]:
         """One for each case, in order; equal cases are asked once."""
-        keys = [_key(self._config, case) for case in cases]
+        keys = [_key(self._identity, case) for case in cases]
         missing = {key: case for key, case in zip(keys, cases, strict=True) if key not in self._verdicts}
         waiting = [self._pool.submit(self._settle, key, case) for key, case in missing.items()]
         try:
@@ -104,7 +117,7 @@ class Judge:
         """The reply's text; `_Busy` where the same may go well later, PrismError where it will not."""
         body = {"model": self._config.model, "messages": messages, "temperature": 0, "max_tokens": MAX_TOKENS}
         try:
-            response = self._client.post(f"{self._config.base_url.rstrip('/')}/chat/completions", json=body)
+            response = self._client.post(f"{(self._config.base_url or '').rstrip('/')}/chat/completions", json=body)
         except httpx.TimeoutException as error:
             raise _Busy(f"no answer within {self._config.timeout_seconds:g} s") from error
         except httpx.HTTPError as error:
@@ -155,13 +168,13 @@ def _messages(case: Case) -> list[dict[str, str]]:
     return [{"role": "system", "content": _INSTRUCTIONS}, {"role": "user", "content": json.dumps(told, ensure_ascii=False, indent=1)}]
 
 
-def _key(config: JudgeConfig, case: Case) -> str:
+def _key(identity: str, case: Case) -> str:
     """By content: the judge's model and everything it is told. Where the server stands is no part of it, nor which checkpoint answered."""
-    return VerdictStore.key(config.model, _messages(case))
+    return VerdictStore.key(identity, _messages(case))
 
 
-def _headers(config: JudgeConfig) -> dict[str, str]:
-    key = os.environ.get(config.api_key_env, "")
+def _headers(config: JudgeConfig, key: str | None) -> dict[str, str]:
+    key = os.environ.get(config.api_key_env, "") if key is None else key
     if not key and config.api_key_env != JUDGE_KEY:
         raise PrismError(
             f"config.judge.apiKeyEnv names environment variable {config.api_key_env}, which is not set; set it or leave it out"

@@ -33,7 +33,7 @@ def mark(
 ) -> list[EvaluationSample]:
     """One sample for each problem and its response."""
     samples = [_by_rules(stage, benchmark, seed, *pair) for pair in zip(problems, responses, strict=True)]
-    return _judged(samples, problems, judge) if judge else samples
+    return judged(samples, problems, judge) if judge else samples
 
 
 def _by_rules(stage: str, benchmark: str, seed: int, problem: Problem, response: Response) -> EvaluationSample:
@@ -55,13 +55,19 @@ def _by_rules(stage: str, benchmark: str, seed: int, problem: Problem, response:
     )
 
 
-def _judged(samples: list[EvaluationSample], problems: Sequence[Problem], judge: Judge) -> list[EvaluationSample]:
-    """Without an answer there is nothing to ask about, and an answer beyond the rules' length is no final answer."""
-    asked = [index for index, sample in enumerate(samples) if not sample.correct and 0 < len(sample.answer or "") < MAX_ANSWER_CHARS]
+def judged(samples: Sequence[EvaluationSample], problems: Sequence[Problem], judge: Judge) -> list[EvaluationSample]:
+    """The samples with the judge's word on those that it is asked about, which were none of the judge's yet."""
+    asked = [index for index, sample in enumerate(samples) if is_for_judge(sample)]
     verdicts = judge.verdicts([_case(problems[index], samples[index].answer or "") for index in asked])
+    found = list(samples)
     for index, verdict in zip(asked, verdicts, strict=True):
-        samples[index] = samples[index].model_copy(update={"judge": verdict, "correct": verdict == "right"})
-    return samples
+        found[index] = found[index].model_copy(update={"judge": verdict, "correct": verdict == "right"})
+    return found
+
+
+def is_for_judge(sample: EvaluationSample) -> bool:
+    """Without an answer there is nothing to ask about, and an answer beyond the rules' length is no final answer."""
+    return not sample.correct and 0 < len(sample.answer or "") < MAX_ANSWER_CHARS
 
 
 def _case(problem: Problem, answer: str) -> Case:

@@ -55,9 +55,17 @@ class SampleRecord:
     def __len__(self) -> int:
         return len(self._kept)
 
+    def __getitem__(self, key: Key) -> EvaluationSample:
+        """Without its texts."""
+        return self._kept[key].sample
+
     def add(self, samples: Iterable[EvaluationSample]) -> None:
         """Those that are not there yet; written when this returns."""
-        new = {key_of(sample): sample for sample in samples if key_of(sample) not in self._kept}
+        self.put(sample for sample in samples if key_of(sample) not in self._kept)
+
+    def put(self, samples: Iterable[EvaluationSample]) -> None:
+        """In the place of what is there: the last line of a key holds."""
+        new = {key_of(sample): sample for sample in samples}
         lines = [sample.model_dump_json(exclude_defaults=True).encode() + b"\n" for sample in new.values()]
         start = self._append(b"".join(lines))
         for (key, sample), line in zip(new.items(), lines, strict=True):
@@ -68,6 +76,10 @@ class SampleRecord:
         """All answers of one checkpoint to one benchmark, without their texts, in an order that does not depend on interruptions."""
         found = [one.sample for key, one in self._kept.items() if key[:2] == (stage, benchmark)]
         return sorted(found, key=lambda sample: (sample.seed, sample.prompt_id))
+
+    def whole(self, key: Key) -> EvaluationSample:
+        """One answer with its texts."""
+        return EvaluationSample.model_validate_json(_line(self._kept[key]))
 
     def save(self, folder: Path, *, with_head: bool) -> None:
         """All answers with their texts, in a fixed order. With its head the file can be gone on from."""

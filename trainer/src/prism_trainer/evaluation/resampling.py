@@ -6,7 +6,6 @@ Scores are ratios of sums over units (`scores`), as arrays `numerators_U` and `d
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,12 +51,6 @@ def interval(draws_B: Array, confidence: float) -> tuple[float, float]:
     tail = (1.0 - confidence) / 2
     low, high = np.quantile(draws, [tail, 1.0 - tail])
     return float(low), float(high)
-
-
-def bootstrap_interval(values: Sequence[float], confidence: float, seed: int) -> tuple[float, float]:
-    """Percentile interval of a mean when units are drawn anew with replacement."""
-    data = np.asarray(values, dtype=np.float64)
-    return interval(Resampling.of(len(data), seed).ratio(data, np.ones(len(data))), confidence)
 
 
 def sign_flip_p_value(differences_U: Array, seed: int) -> float:

@@ -1,36 +1,34 @@
 """The files of a benchmark: a folder laid out as the public data set, one file, or `hf://datasets/OWNER/NAME`.
 
-A data set of the hub is fetched by a process of its own, because huggingface_hub reads its environment (HF_TOKEN, HF_ENDPOINT,
-HF_HUB_OFFLINE) on import and a stage works without network; where the hub does not answer, the machine's cache will do.
+A stage works without network; only what fetches a data set of the hub has it, and where the hub does not answer, the cache will do.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from prism_trainer.contract.addresses import HUB
 from prism_trainer.contract.configs import BenchmarkChoice
 from prism_trainer.contract.job import DataSource
-from prism_trainer.errors import DataError, UnreachableError
-from prism_trainer.evaluation.hub import REFUSED
+from prism_trainer.errors import DataError
 from prism_trainer.evaluation.task import Task
+from prism_trainer.hub.fetching import COMMAND, Waiting, fetch, patiently
 
-HUB = "hf://datasets/"
 SUFFIXES = (".parquet", ".jsonl", ".json")
 """In order of preference: where there are parquet files, the others repeat them."""
-FETCH_COMMAND = (sys.executable, "-m", "prism_trainer.evaluation.hub")
 
 
-def find_sources(choice: BenchmarkChoice, task: Task, command: Sequence[str] = FETCH_COMMAND) -> tuple[DataSource, ...]:
+def find_sources(
+    choice: BenchmarkChoice, task: Task, waiting: Waiting = patiently, command: Sequence[str] = COMMAND
+) -> tuple[DataSource, ...]:
     """The files of the chosen split, in order; DataError where there are none."""
     patterns = _patterns(choice, task)
     uri = choice.uri or f"{HUB}{task.dataset}"
     if uri.startswith(HUB):
-        folder = _from_hub(uri.removeprefix(HUB), choice.revision, patterns, command)
+        folder = _from_hub(uri.removeprefix(HUB), choice.revision, patterns, waiting, command)
     elif "://" in uri:
         raise DataError(f"benchmark '{choice.name}': '{uri}' is not fetched; give a folder or {HUB}OWNER/NAME")
     else:
@@ -65,12 +63,6 @@ def _matching(folder: Path, patterns: Sequence[str], suffix: str) -> list[Path]:
     return found
 
 
-def _from_hub(repository: str, revision: str | None, patterns: Sequence[str], command: Sequence[str]) -> Path:
+def _from_hub(repository: str, revision: str | None, patterns: Sequence[str], waiting: Waiting, command: Sequence[str]) -> Path:
     wanted = [f"{pattern}{suffix}" for pattern in patterns for suffix in SUFFIXES[:1]]
-    env = {**os.environ, "HF_HUB_OFFLINE": "0"}
-    answer = subprocess.run([*command, repository, revision or "", *wanted], env=env, capture_output=True, text=True)
-    lines = answer.stdout.splitlines()
-    if answer.returncode == 0 and lines:
-        return Path(lines[-1])
-    sentence = (answer.stderr.strip().splitlines() or [f"data set '{repository}' could not be fetched from the hub"])[-1]
-    raise DataError(sentence) if answer.returncode == REFUSED else UnreachableError(sentence)
+    return fetch("benchmark", repository, revision, wanted, waiting=waiting, command=command, env={**os.environ, "HF_HUB_OFFLINE": "0"})

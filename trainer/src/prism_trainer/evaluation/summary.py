@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +13,12 @@ import numpy as np
 from prism_trainer.checkpoints import read_manifest
 from prism_trainer.contract.checkpoint import CheckpointRef
 from prism_trainer.contract.configs import EvaluationConfig
-from prism_trainer.contract.results import Comparison, EvaluationMeasurement, EvaluationSample, Score
+from prism_trainer.contract.job import StageJob
+from prism_trainer.contract.results import RESULTS, Comparison, EvaluationMeasurement, EvaluationSample, Score
+from prism_trainer.evaluation.record import SampleRecord
 from prism_trainer.evaluation.resampling import Array, Resampling, interval, sign_flip_p_value
 from prism_trainer.evaluation.scores import ACCURACY, Scorer, shares
+from prism_trainer.evaluation.suite import ProblemSet
 from prism_trainer.seeds import seed_for
 
 
@@ -62,6 +66,30 @@ def summarise(
         compared = tuple(_compare(other.stage, before, tally, column, resampling, config, seed) for other, before in earlier)
         rows.append(_row(benchmark, one, tally, scores, column, resampling, config, compared))
     return rows
+
+
+def measure(
+    job: StageJob, config: EvaluationConfig, suite: Iterable[ProblemSet], record: SampleRecord, stages: Sequence[str]
+) -> list[EvaluationMeasurement]:
+    """The rows of `stages`, benchmark by benchmark."""
+    rows = []
+    for one in suite:
+        answered = [Answers(stage, job.inputs[stage], record.of(stage, one.name)) for stage in stages]
+        rows += summarise(one.name, answered, config, job.seed, one.scores, one.column)
+    return rows
+
+
+def metrics_of(row: EvaluationMeasurement) -> Iterator[tuple[str, float]]:
+    """For progress and provenance."""
+    place = f"{row.benchmark}/{row.stage}" if row.benchmark else row.stage
+    yield f"accuracy/{place}", row.accuracy
+    yield f"format_rate/{place}", row.format_rate
+
+
+def write_results(folder: Path, rows: Iterable[EvaluationMeasurement], record: SampleRecord) -> None:
+    """The payload of the evaluation's checkpoint: rows, and every response with its text."""
+    (folder / RESULTS).write_text(json.dumps([row.model_dump() for row in rows], indent=2))
+    record.save(folder, with_head=False)
 
 
 def _row(

@@ -9,9 +9,12 @@ import logging
 import os
 import sys
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
+from prism_trainer.contract.environments import ON_CPU
 from prism_trainer.contract.pod import RAY_ADDRESS, PodJob
+from prism_trainer.contract.preflight import SWITCH
 from prism_trainer.job_file import read_job
 from prism_trainer.pod.last_words import LINE, UNREADABLE, exit_code, leave, unreadable
 from prism_trainer.pod.places import MODULE, Places
@@ -25,6 +28,7 @@ Progress is served on port 8270 (/progress, /metrics, /healthz); how it ended st
 
 environment:
   RAY_ADDRESS                  of the pod's Ray head (127.0.0.1:6379)
+  PRISM_PREFLIGHT              off: engine verl begins without a look at the machines
   AWS_SHARED_CREDENTIALS_FILE  credentials of the object storage; AWS_REGION where it has one
   HF_TOKEN                     for models that are fetched from Hugging Face
 """
@@ -41,7 +45,13 @@ def main(arguments: list[str], places: Places | None = None) -> int:
     stop.listen()
     logging.basicConfig(format=LINE, level=logging.WARNING, stream=sys.stdout)
     logging.getLogger(MODULE).setLevel(logging.INFO)
-    return carry_out(Path(arguments[0]), places or Places(ray_address=os.environ.get("RAY_ADDRESS", RAY_ADDRESS)), stop)
+    return carry_out(Path(arguments[0]), places or _places(), stop)
+
+
+def _places() -> Places:
+    """The only look at the environment."""
+    places = Places(ray_address=os.environ.get("RAY_ADDRESS", RAY_ADDRESS), on_cpu=os.environ.get(ON_CPU) == "1")
+    return replace(places, preflight=None) if os.environ.get(SWITCH) == "off" else places
 
 
 def carry_out(job_file: Path, places: Places, stop: Stop) -> int:

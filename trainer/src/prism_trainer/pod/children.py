@@ -24,6 +24,8 @@ class Answer:
     line: str
     complaint: str
     """Last line of its stderr."""
+    lines: tuple[str, ...] = ()
+    """All of its output, less empty lines."""
 
 
 def ask(command: Sequence[str], timeout: float, stop: Stop) -> Answer:
@@ -36,7 +38,8 @@ def ask(command: Sequence[str], timeout: float, stop: Stop) -> Answer:
             if child.poll() is None:
                 os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
-        return Answer(code, _last_line(output), _last_line(errors))
+        lines, complaints = _lines(output), _lines(errors)
+        return Answer(code, lines[-1] if lines else "", complaints[-1] if complaints else "", lines)
 
 
 def _wait(child: subprocess.Popen[bytes], timeout: float, stop: Stop) -> int | None:
@@ -48,7 +51,6 @@ def _wait(child: subprocess.Popen[bytes], timeout: float, stop: Stop) -> int | N
     return child.returncode
 
 
-def _last_line(file: IO[bytes]) -> str:
+def _lines(file: IO[bytes]) -> tuple[str, ...]:
     file.seek(0)
-    lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
-    return next((line for line in reversed(lines) if line), "")
+    return tuple(line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip())

@@ -69,11 +69,15 @@ class Copies:
         return ref.model_copy(update={"uri": str(folder)})
 
     def fetch_data(self, uri: str) -> str | None:
-        """The file, and the folder `images/` beside it where there is one; or the folder, if it ends in /. None where there is nothing."""
+        """The file, or those whose names a pattern with * matches, and the folder `images/` beside it where there is one; or the whole
+        folder, if it ends in /. None where there is nothing.
+        """
         file = Path(self.path(uri))
         if uri.endswith("/"):
             return str(file) if self.store.download_folder(uri.rstrip("/"), file) else None
-        if not self.store.download_file(uri, file):
+        beside = uri.rsplit("/", 1)[0]
+        found = self.store.download_matching(beside, file.name, file.parent) if "*" in file.name else self.store.download_file(uri, file)
+        if not found:
             return None
-        self.store.download_folder(f"{uri.rsplit('/', 1)[0]}/images", file.parent / "images")
+        self.store.download_folder(f"{beside}/images", file.parent / "images")
         return str(file)

@@ -10,25 +10,22 @@ from prism_trainer.checkpoints import read_manifest
 from prism_trainer.contract.checkpoint import CheckpointRef
 from prism_trainer.contract.configs import BenchmarkChoice, EvaluationConfig, StageConfig
 from prism_trainer.contract.job import DataSource, StageJob
-from prism_trainer.errors import DataError, ModelError, UnreachableError
-from prism_trainer.pod.children import ask
+from prism_trainer.contract.pod import PodJob
+from prism_trainer.errors import DataError, ModelError
+from prism_trainer.hub.fetching import fetch
+from prism_trainer.hub.wanted import MODEL_FILES, model_id
 from prism_trainer.pod.copies import Copies
-from prism_trainer.pod.hugging_face import UNREACHABLE, model_id
 from prism_trainer.pod.places import Places
 from prism_trainer.pod.stop import Stop
 from prism_trainer.pod.survey import newest_final
 from prism_trainer.stores import FolderStore, Store, is_object
 
-FETCH_SECONDS = 6 * 3600.0
-"""For a model from the hub; the operator's startSeconds ends it earlier."""
-
 log = logging.getLogger(__name__)
 
 
-def bring_inputs(job: StageJob, storage_uri: str, copies: Copies, places: Places, stop: Stop) -> StageJob:
+def bring_inputs(job: StageJob, pod: PodJob, copies: Copies, places: Places, stop: Stop) -> StageJob:
     """The job with local inputs and data. What names a checkpoint without its digest gets the digest, so that it is verified."""
-    mount = posixpath.dirname(storage_uri.rstrip("/"))
-    inputs = {role: _model(ref, mount, copies, places, stop) for role, ref in job.inputs.items()}
+    inputs = {role: _model(ref, pod, copies, places, stop) for role, ref in job.inputs.items()}
     data = tuple(_data(source, copies) for source in job.data)
     return job.model_copy(update={"inputs": inputs, "data": data, "config": _with_benchmarks(job.config, copies)})
 
@@ -49,15 +46,15 @@ def _benchmark(one: BenchmarkChoice, copies: Copies) -> BenchmarkChoice:
     return one.model_copy(update={"uri": folder})
 
 
-def _model(ref: CheckpointRef, mount: str, copies: Copies, places: Places, stop: Stop) -> CheckpointRef:
+def _model(ref: CheckpointRef, pod: PodJob, copies: Copies, places: Places, stop: Stop) -> CheckpointRef:
     ref = _of_a_stage(ref, copies.store if is_object(ref.uri) else FolderStore())
     found = _copied(ref, copies) if is_object(ref.uri) else _local(ref)
     if found is not None:
         return found
-    repository = model_id(ref.uri, mount)
+    repository = model_id(ref.uri, posixpath.dirname(pod.storage_uri.rstrip("/")))
     if repository is None:
         raise ModelError(f"input '{ref.stage}': nothing lies at '{ref.uri}'; correct its uri, or put the model there")
-    return _from_hub(ref, repository, places, stop)
+    return _from_hub(ref, repository, places.copies_dir(pod) / "hf", places, stop)
 
 
 def _of_a_stage(ref: CheckpointRef, store: Store) -> CheckpointRef:
@@ -82,13 +79,10 @@ def _local(ref: CheckpointRef) -> CheckpointRef | None:
     return ref if folder.exists() or ref.digest is not None else None
 
 
-def _from_hub(ref: CheckpointRef, repository: str, places: Places, stop: Stop) -> CheckpointRef:
+def _from_hub(ref: CheckpointRef, repository: str, folder: Path, places: Places, stop: Stop) -> CheckpointRef:
     log.info("model '%s' is not on the storage; it is fetched from the hub", repository)
-    answer = ask((*places.hugging_face, repository, ref.revision or "", str(places.work_dir / "hf")), FETCH_SECONDS, stop)
-    if answer.exit_code == 0:
-        return ref.model_copy(update={"uri": answer.line, "revision": None})
-    sentence = answer.complaint or f"model '{repository}' could not be fetched from the hub; look at the log"
-    raise UnreachableError(sentence) if answer.exit_code in (UNREACHABLE, None) else ModelError(sentence)
+    snapshot = fetch("model", repository, ref.revision, MODEL_FILES, cache=folder, waiting=stop.check, command=places.hub)
+    return ref.model_copy(update={"uri": str(snapshot), "revision": None})
 
 
 def _data(source: DataSource, copies: Copies) -> DataSource:

@@ -6,7 +6,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from prism_trainer.contract.pod import PROGRESS_PORT, RAY_ADDRESS, TERMINATION_LOG, WORK_DIR
+from prism_trainer.contract.pod import COPIES, PROGRESS_PORT, RAY_ADDRESS, TERMINATION_LOG, WORK_DIR, PodJob
+from prism_trainer.hub.fetching import COMMAND
 
 MODULE = "prism_trainer.pod"
 
@@ -25,8 +26,16 @@ class Places:
     """Gets the job file as its argument."""
     ray_nodes: tuple[str, ...] = (sys.executable, "-m", f"{MODULE}.ray_nodes")
     """Gets the address of Ray."""
-    hugging_face: tuple[str, ...] = (sys.executable, "-m", f"{MODULE}.hugging_face")
-    """Gets id, revision (may be empty) and folder."""
+    hub: tuple[str, ...] = COMMAND
+    """Gets what `prism_trainer.hub` gets."""
+    preflight: tuple[str, ...] | None = (sys.executable, "-m", "prism_trainer.preflight")
+    """Gets the request file; None leaves it out."""
+    ray_watch: tuple[str, ...] | None = (sys.executable, "-m", f"{MODULE}.ray_watch")
+    """Gets the address of Ray; None leaves it out."""
+    lost_worker_seconds: float = 20.0
+    """For the trainer to end by itself after one of its workers died."""
+    on_cpu: bool = False
+    """Ray's GPUs are only counted: there are none."""
     tick_seconds: float = 0.2
     """Between looks at the trainer and at other containers' files."""
     gang_tick_seconds: float = 3.0
@@ -37,6 +46,10 @@ class Places:
     """Between looks for new checkpoints to copy, and for old ones to remove."""
     report_seconds: float = 30.0
     """Between copies of reports to object storage."""
+
+    def copies_dir(self, pod: PodJob) -> Path:
+        """Of what is copied for the trainer: in the pod, or where all pods see it if there are several."""
+        return self.work_dir if pod.num_nodes == 1 else Path(pod.storage_uri) / COPIES
 
     def result_file(self, stage: str) -> Path:
         """Where the container of `stage` tells the other containers of the pod how it ended."""

@@ -22,6 +22,7 @@ from prism_trainer.pod.last_words import logging_to
 from prism_trainer.pod.mirror import Mirror
 from prism_trainer.pod.places import Places
 from prism_trainer.pod.predecessor import wait_for_predecessor, with_earlier_outputs
+from prism_trainer.pod.preflight import check_machines
 from prism_trainer.pod.progress_server import serving
 from prism_trainer.pod.resume import find_resume_point
 from prism_trainer.pod.retention import needless, remove_all
@@ -44,7 +45,7 @@ class Supervisor:
         self._pod, self._places, self._stop = pod, places, stop
         self._started = time.monotonic()
         self._board = Board(pod.job.stage, pod.job.attempt)
-        self._copies = Copies(places.work_dir / "s3", pod.endpoint, self._copied)
+        self._copies = Copies(places.copies_dir(pod) / "s3", pod.endpoint, self._copied)
         self._mirror = Mirror(pod.job, places.work_dir / "outbox" / pod.job.stage, self._copies, self._board)
         self._restarts: list[Restart] = []
         self._resume_from: str | None = None
@@ -77,9 +78,12 @@ class Supervisor:
         if final is not None:
             return self._succeeded(job, final, f"was complete already: attempt {final.attempt} committed its final checkpoint")
         if job.engine == "verl" or self._pod.num_nodes > 1:  # engine local computes in this container alone
-            wait_for_gang(self._pod.num_nodes, self._pod.gang_seconds, self._places, self._stop, self._board)
+            gpus = job.gpus_per_node if job.engine == "verl" else 0
+            wait_for_gang(self._pod.num_nodes, gpus, self._pod.gang_seconds, self._places, self._stop, self._board)
         self._board.phase("copying inputs")
-        job = bring_inputs(job, self._pod.storage_uri, self._copies, self._places, self._stop)
+        job = bring_inputs(job, self._pod, self._copies, self._places, self._stop)
+        if job.engine == "verl":
+            check_machines(job, self._copies.local_job(job), self._pod, self._places, self._stop, self._board)
         output = Path(self._copies.path(job.output_uri))
         with Keeper(job, output, self._store, self._mirror, self._places) as keeper:
             verdict = self._train(job)

@@ -68,6 +68,10 @@ class TrainerProcess:
         lines = [line.strip() for line in self._tail.decode(errors="replace").splitlines()]
         return next((line[-limit:] for line in reversed(lines) if line), "")
 
+    def last_words(self) -> str:
+        """The end of its output, as far as it is kept."""
+        return self._tail.decode(errors="replace")
+
     def _copy(self, output: IO[bytes]) -> None:
         """A log that cannot be written must not stop the trainer: it is read to its end all the same."""
         with contextlib.suppress(OSError, ValueError), output:

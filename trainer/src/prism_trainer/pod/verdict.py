@@ -5,7 +5,9 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 
+from prism_trainer.contract.preflight import Finding
 from prism_trainer.contract.report import EXIT_CODES, FailureClass, StageResult
+from prism_trainer.failures import class_of_words
 
 _CLASS_OF_EXIT_CODE = {code: failure_class for failure_class, code in EXIT_CODES.items()}
 
@@ -25,7 +27,13 @@ class End:
     """Seconds of grace after which it was killed."""
     oom_kills: int = 0
     """Of the kernel in this container meanwhile."""
+    lost_worker: Finding | None = None
+    """The first of its Ray workers that died of itself meanwhile."""
+    waited_for_lost: bool = False
+    """It did not end by itself after that, and was killed."""
     last_line: str = ""
+    last_words: str = ""
+    """More of its output than that line."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +48,14 @@ def judge(end: End) -> Verdict:
     """A stop that was asked for is never a failure of the trainer's, whatever it did with it."""
     if end.stop_asked:
         return _stopped(end)
+    if end.waited_for_lost and end.lost_worker is not None:
+        return Verdict(end.lost_worker.failure_class, f"{end.lost_worker.sentence}; the trainer still waited for it and was killed")
     if end.hung_for is not None:
         return Verdict(FailureClass.HANG, f"the trainer showed no sign of work for {end.hung_for:.0f} s and was killed{_tail(end)}")
     if end.result is None:
         return _vanished(end)
+    if end.result.outcome == "Failed" and end.lost_worker is not None and end.result.failure_class is FailureClass.USER_ERROR:
+        return Verdict(end.lost_worker.failure_class, f"{end.lost_worker.sentence}; the trainer says: {end.result.message}")
     if end.result.outcome == "Failed":
         return Verdict(end.result.failure_class or FailureClass.USER_ERROR, end.result.message)
     if end.result.outcome == "Stopped":
@@ -78,7 +90,9 @@ def _vanished(end: End) -> Verdict:
         return Verdict(FailureClass.NODE_LOST, f"the trainer was killed by {_signal_name(-code)}{_tail(end)}")
     if code == 2:
         return Verdict(FailureClass.CONTROL_PLANE, f"the trainer could not read its job file{_tail(end)}")
-    failure_class = _CLASS_OF_EXIT_CODE.get(code, FailureClass.USER_ERROR)
+    if end.lost_worker is not None:
+        return Verdict(end.lost_worker.failure_class, f"{end.lost_worker.sentence}; the trainer ended with exit code {code}{_tail(end)}")
+    failure_class = class_of_words(end.last_words) or _CLASS_OF_EXIT_CODE.get(code, FailureClass.USER_ERROR)
     return Verdict(failure_class, f"the trainer ended with exit code {code} and no result{_tail(end)}")
 
 

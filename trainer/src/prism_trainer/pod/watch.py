@@ -14,6 +14,7 @@ from prism_trainer.contract.pod import PodJob
 from prism_trainer.contract.report import PROGRESS, RESULT, StageResult
 from prism_trainer.errors import StorageError
 from prism_trainer.pod.board import read_progress
+from prism_trainer.pod.lost_workers import LostWorkers, watching
 from prism_trainer.pod.memory import oom_kills
 from prism_trainer.pod.places import Places
 from prism_trainer.pod.stop import Stop
@@ -30,14 +31,16 @@ def run_trainer(job: StageJob, pod: PodJob, places: Places, stop: Stop) -> End:
     report_dir, job_file = Path(job.report_dir), places.job_file(job.stage)
     _prepare(job, report_dir, job_file)
     kills_before = oom_kills(places.cgroup_dir)
-    trainer = TrainerProcess(places.trainer, job_file, report_dir / LOG)
-    try:
-        watch = _Watch(trainer, report_dir, pod)
-        while not trainer.has_ended():
-            watch.look(stop.requested)
-            time.sleep(places.tick_seconds)
-    finally:
-        code = trainer.bury()
+    with watching(places.ray_watch if _waits_for_its_workers(job) else None, places.ray_address) as lost_workers:
+        trainer = TrainerProcess(places.trainer, job_file, report_dir / LOG)
+        try:
+            watch = _Watch(trainer, report_dir, pod, lost_workers, places.lost_worker_seconds)
+            while not trainer.has_ended():
+                watch.look(stop.requested)
+                time.sleep(places.tick_seconds)
+        finally:
+            code = trainer.bury()
+        lost_worker = lost_workers.first()
     return End(
         exit_code=code,
         result=_read_result(report_dir, job),
@@ -45,15 +48,20 @@ def run_trainer(job: StageJob, pod: PodJob, places: Places, stop: Stop) -> End:
         stop_asked=watch.asked_at is not None,
         killed_after=pod.stop_grace_seconds if watch.killed else None,
         oom_kills=oom_kills(places.cgroup_dir) - kills_before,
+        lost_worker=lost_worker,
+        waited_for_lost=watch.waited_for_lost,
         last_line=trainer.last_line(),
+        last_words=trainer.last_words(),
     )
 
 
 class _Watch:
     """Times by the clock that nobody sets: the trainer's sign of work is that what it wrote last has changed."""
 
-    def __init__(self, trainer: TrainerProcess, report_dir: Path, pod: PodJob) -> None:
+    def __init__(self, trainer: TrainerProcess, report_dir: Path, pod: PodJob, lost: LostWorkers, lost_seconds: float) -> None:
         self._trainer, self._report_dir, self._pod = trainer, report_dir, pod
+        self._lost, self._lost_seconds, self._lost_at = lost, lost_seconds, 0.0
+        self.waited_for_lost = False
         self._sign, self._seen_at = "", time.monotonic()
         self.asked_at: float | None = None
         self.killed = False
@@ -68,15 +76,33 @@ class _Watch:
         elif self.asked_at is not None and now - self.asked_at > self._pod.stop_grace_seconds:
             self.killed = True
             self._trainer.kill()
+        elif self._lost_for(now) > self._lost_seconds:
+            self.waited_for_lost = True
+            self._trainer.kill()
         elif self._silence(now) > self._pod.progress_seconds:
             self.hung_for = now - self._seen_at
             self._trainer.kill()
+
+    def _lost_for(self, now: float) -> float:
+        """Seconds since a worker died. The trainer is left some to say so itself: it knows more."""
+        found = self._lost.first()
+        if found is None:
+            return 0.0
+        if not self._lost_at:
+            log.warning("%s: %s", found.failure_class, found.sentence)
+            self._lost_at = now
+        return now - self._lost_at
 
     def _silence(self, now: float) -> float:
         progress = read_progress(self._report_dir / PROGRESS)
         if progress is not None and progress.advanced_at != self._sign:
             self._sign, self._seen_at = progress.advanced_at, now
         return now - self._seen_at
+
+
+def _waits_for_its_workers(job: StageJob) -> bool:
+    """Not an evaluation: it starts a dead replica once more itself, and says so when that dies too."""
+    return job.engine == "verl" and job.config.kind != "evaluation"
 
 
 def _read_result(report_dir: Path, job: StageJob) -> StageResult | None:

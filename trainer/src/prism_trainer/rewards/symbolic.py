@@ -45,10 +45,6 @@ class SymbolicCounts:
     unavailable: int = 0
     remembered: int = 0
 
-    @property
-    def cut(self) -> int:
-        return self.cut_by_size + self.cut_by_time
-
 
 class SymbolicJudge:
     """Asks one worker process at a time; safe on any thread and after a fork. `seconds` bounds each comparison in wall time."""

@@ -6,12 +6,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 
 from prism_trainer.responses import ParsedResponse
-from prism_trainer.rewards.answers import answers_match, answers_match_by_rules, formulas_match
+from prism_trainer.rewards.answers import answers_match
 from prism_trainer.rewards.symbolic import SHARED, SymbolicJudge
 
 Judge = Callable[[str, Iterable[str]], bool]
-JUDGES: dict[str, Judge] = {"RulesThenMathVerify": answers_match, "Rules": answers_match_by_rules, "MathVerify": formulas_match}
-"""Who says whether an answer is right. Upstream judges most of its data by rules and then math-verify, some by math-verify alone."""
 
 
 @dataclass(frozen=True)

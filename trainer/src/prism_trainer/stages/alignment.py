@@ -16,6 +16,7 @@ trains the discriminator come from the same forward pass; the teacher is scored 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -26,40 +27,29 @@ from prism_trainer.contract.configs import AlignmentConfig
 from prism_trainer.contract.job import StageJob
 from prism_trainer.data.dataset import open_taught
 from prism_trainer.data.rows import TaughtPrompt
-from prism_trainer.engines.local.adversary import AdversaryResult, score_and_accumulate, step_discriminator
+from prism_trainer.engines.adversary import AdversaryResult, score_and_accumulate, step_discriminator
 from prism_trainer.engines.local.encoding import PromptEncoder
 from prism_trainer.engines.local.models import load_discriminator, load_policy, load_processor, pick_device, require_same_vocabulary
 from prism_trainer.engines.local.optimizer import StageOptimizer
 from prism_trainer.engines.local.rollout import Responses, Vocabulary, decode_responses, parse_complete, sample_responses
-from prism_trainer.engines.local.scoring import Scorer
+from prism_trainer.engines.local.scoring import Scorer, only_readable
 from prism_trainer.engines.local.session import Session, Trained
 from prism_trainer.engines.local.update import update_policy
-from prism_trainer.errors import DataError
+from prism_trainer.engines.telling import require_gradable, response_metrics, sample_records
 from prism_trainer.reporting import Reporter
-from prism_trainer.responses import ParsedResponse, count_caption_items, count_think_steps
+from prism_trainer.responses import ParsedResponse
 from prism_trainer.rewards.answers import answers_match
 from prism_trainer.seeds import generator_for, seed_for
 
 
 def run(job: StageJob, config: AlignmentConfig, reporter: Reporter) -> CheckpointRef:
     session = Session(job, reporter)
-    device = pick_device(config.device)
     rows = open_taught(job.data, known=job.resume_from is not None)
     require_gradable(rows, config)
     order = rows.order(job.seed, job.stage, config.steps * config.prompts_per_step)
-
-    policy = load_policy(session.start_dir("policy"), device).eval()
-    processor = load_processor(session.start_dir("policy"))
-    discriminator = load_discriminator(session.start_dir("discriminator"), device)
-    require_same_vocabulary(policy, discriminator)
-    encoder = PromptEncoder(processor, job.system_prompt)
-    vocabulary = Vocabulary.of(processor.tokenizer, policy.config.text_config.vocab_size, device)
-    scorer = Scorer(discriminator, encoder, discriminator.config.text_config.max_position_embeddings, device)
-    scorer.require_readable(rows)
-    trained = {
-        "policy": Trained(policy, processor, StageOptimizer(policy, config.optimizer, config.steps)),
-        "discriminator": Trained(discriminator, processor, StageOptimizer(discriminator, config.discriminator_optimizer, config.steps)),
-    }
+    policy, discriminator, reading = load_sides(session, config)
+    reading.scorer.require_readable(rows)
+    trained = {"policy": policy, "discriminator": discriminator}
     session.restore(trained)
 
     reporter.begin(session.first_step, config.steps)
@@ -67,54 +57,89 @@ def run(job: StageJob, config: AlignmentConfig, reporter: Reporter) -> Checkpoin
     saturated = session.read_note("saturated_steps", 0)
     for step in range(session.first_step, config.steps):
         batch = [rows[index] for index in order[step * config.prompts_per_step : (step + 1) * config.prompts_per_step]]
-        prompts = [row.prompt for row in batch]
-        generator = generator_for(job.seed, job.stage, "rollout", step)
-        inputs = encoder.collate(prompts).to(device)
-        responses = sample_responses(
-            policy, inputs, config.rollout.group_size, config.rollout, vocabulary, generator, encoder.image_token_id
-        )
-        texts = decode_responses(processor.tokenizer, responses)
-        parsed = parse_complete(responses, texts)
-
-        torch.manual_seed(seed_for(job.seed, job.stage, "dropout", step))
+        responses, texts, parsed = draw_responses(job, config, policy, reading, batch, step)
         learns = not pauses(config.saturation_guard, saturated, "discriminator")
         acts = step >= config.discriminator_only_steps and not pauses(config.saturation_guard, saturated, "policy")
-        adversary = score_and_accumulate(scorer, batch, parsed, config, learns=learns)
+
+        dropout = seed_for(job.seed, job.stage, "dropout", step)
+        adversary = score_and_accumulate(reading.scorer, batch, parsed, config, learns=learns, seed=dropout)
         correct = grade_responses(batch, responses, parsed)
-        advantages = stage_advantages(
-            config, adversary.caption_PN, adversary.cot_PN, adversary.valid_PN,
-            None if correct is None else torch.tensor(correct, device=device).view_as(adversary.valid_PN),
-        ).flatten()  # fmt: skip
-        metrics = {**adversary.metrics, **response_metrics(responses, parsed, correct)}
+        advantages = advantages_of(config, adversary, correct).to(reading.scorer.device)
+        metrics = {**adversary.metrics, **response_metrics(responses.lengths_R.tolist(), parsed, correct)}
         if learns and config.discriminator_update == "before":
-            metrics |= step_discriminator(trained["discriminator"].optimizer, adversary)
+            metrics |= step_discriminator(discriminator.optimizer, adversary)
         if acts:
-            metrics |= update_policy(
-                policy, trained["policy"].optimizer, encoder, prompts, responses, advantages, config.loss,
-                temperature=config.rollout.temperature, vocabulary=vocabulary, micro_batch_size=config.micro_batch_size,
-            )  # fmt: skip
+            metrics |= step_policy(config, policy, reading, batch, responses, advantages)
         if learns and config.discriminator_update == "after":
-            metrics |= step_discriminator(trained["discriminator"].optimizer, adversary)
+            metrics |= step_discriminator(discriminator.optimizer, adversary)
+
         if config.saturation_guard:
             saturated = count_saturated(config.saturation_guard, saturated, metrics.get("critic/d_acc"))
             metrics |= {"guard/saturated_steps": saturated, "guard/discriminator_learns": float(learns), "guard/policy_learns": float(acts)}
         reporter.step(step + 1, metrics)
         if step % config.dump_every == 0:
-            reporter.dump(step + 1, sample_records(batch, responses, texts, adversary, advantages, correct))
+            lengths = responses.lengths_R.tolist()
+            reporter.dump(step + 1, sample_records(batch, texts, lengths, adversary, advantages.tolist(), correct))
         session.after_step(step + 1, trained, config.steps, config.save_every, {"saturated_steps": saturated})
     return session.save(config.steps, trained, final=True, metrics=metrics)
 
 
-def require_gradable(rows: Sequence[TaughtPrompt], config: AlignmentConfig) -> None:
-    """A mode with a verifiable reward needs something to verify with."""
-    if config.reward_mode == "default":
-        return
-    without = [row.prompt.id for row in rows if not row.references]
-    if without:
-        raise DataError(
-            f"prompt {without[0]} has no ground_truth, and rewardMode '{config.reward_mode}' grades answers; "
-            f"add one to this and {len(without) - 1} more rows, or use rewardMode 'default'"
-        )
+@dataclass(frozen=True)
+class Reading:
+    """How prompts and responses become tokens and scores, for both sides."""
+
+    encoder: PromptEncoder
+    vocabulary: Vocabulary
+    scorer: Scorer
+
+
+def load_sides(session: Session, config: AlignmentConfig) -> tuple[Trained, Trained, Reading]:
+    """Policy and discriminator as the stage begins."""
+    device = pick_device(config.device)
+    policy = load_policy(session.start_dir("policy"), device).eval()
+    processor = load_processor(session.start_dir("policy"))
+    discriminator = load_discriminator(session.start_dir("discriminator"), device)
+    require_same_vocabulary(policy, discriminator)
+    encoder = PromptEncoder(processor, session.job.system_prompt)
+    vocabulary = Vocabulary.of(processor.tokenizer, policy.config.text_config.vocab_size, device)
+    scorer = Scorer(discriminator, encoder, discriminator.config.text_config.max_position_embeddings, device)
+    return (
+        Trained(policy, processor, StageOptimizer(policy, config.optimizer, config.steps)),
+        Trained(discriminator, processor, StageOptimizer(discriminator, config.discriminator_optimizer, config.steps)),
+        Reading(encoder, vocabulary, scorer),
+    )
+
+
+def draw_responses(
+    job: StageJob, config: AlignmentConfig, policy: Trained, reading: Reading, batch: Sequence[TaughtPrompt], step: int
+) -> tuple[Responses, list[str], list[ParsedResponse | None]]:
+    """A group for each prompt: its tokens, its texts, and the sections of those in the right format that the discriminator can read."""
+    generator = generator_for(job.seed, job.stage, "rollout", step)
+    inputs = reading.encoder.collate([row.prompt for row in batch]).to(reading.scorer.device)
+    size, image_token_id = config.rollout.group_size, reading.encoder.image_token_id
+    responses = sample_responses(policy.model, inputs, size, config.rollout, reading.vocabulary, generator, image_token_id)
+    texts = decode_responses(policy.processor.tokenizer, responses)
+    return responses, texts, only_readable(parse_complete(responses, texts), reading.encoder, reading.scorer.max_tokens)
+
+
+def advantages_of(config: AlignmentConfig, adversary: AdversaryResult, correct: Sequence[bool] | None) -> torch.Tensor:
+    """One a response."""
+    correct_PN = None if correct is None else torch.tensor(correct).view_as(adversary.valid_PN)
+    return stage_advantages(config, adversary.caption_PN, adversary.cot_PN, adversary.valid_PN, correct_PN).flatten()
+
+
+def step_policy(
+    config: AlignmentConfig,
+    policy: Trained,
+    reading: Reading,
+    batch: Sequence[TaughtPrompt],
+    responses: Responses,
+    advantages: torch.Tensor,
+) -> dict[str, float]:
+    return update_policy(
+        policy.model, policy.optimizer, reading.encoder, [row.prompt for row in batch], responses, advantages, config.loss,
+        temperature=config.rollout.temperature, vocabulary=reading.vocabulary, micro_batch_size=config.micro_batch_size,
+    )  # fmt: skip
 
 
 def grade_responses(batch: Sequence[TaughtPrompt], responses: Responses, parsed: Sequence[ParsedResponse | None]) -> list[bool] | None:
@@ -124,47 +149,4 @@ def grade_responses(batch: Sequence[TaughtPrompt], responses: Responses, parsed:
     return [
         one is not None and answers_match(one.answer.of(one.text), batch[row].references)
         for row, one in zip(responses.prompt_R.tolist(), parsed, strict=True)
-    ]
-
-
-def response_metrics(responses: Responses, parsed: Sequence[ParsedResponse | None], correct: Sequence[bool] | None) -> dict[str, float]:
-    """What the responses look like."""
-    valid = [one for one in parsed if one]
-    metrics = {
-        "reward/format_valid_ratio": len(valid) / len(parsed),
-        "response_length/mean": responses.lengths_R.float().mean().item(),
-        "structure/caption_items": sum(map(count_caption_items, valid)) / max(1, len(valid)),
-        "structure/think_steps": sum(map(count_think_steps, valid)) / max(1, len(valid)),
-    }
-    return metrics if correct is None else {**metrics, "reward/acc_reward/mean": sum(correct) / len(correct)}
-
-
-def sample_records(
-    batch: Sequence[TaughtPrompt],
-    responses: Responses,
-    texts: Sequence[str],
-    adversary: AdversaryResult,
-    advantages: torch.Tensor,
-    correct: Sequence[bool] | None,
-) -> list[dict[str, object]]:
-    """One record a response with both of its scores (upstream dumps only their sum, defect A12)."""
-    columns = zip(
-        responses.prompt_R.tolist(), texts, responses.lengths_R.tolist(), adversary.caption_PN.flatten().tolist(),
-        adversary.cot_PN.flatten().tolist(), adversary.valid_PN.flatten().tolist(), advantages.tolist(),
-        [None] * len(texts) if correct is None else correct, strict=True,
-    )  # fmt: skip
-    return [
-        {
-            "prompt_id": batch[row].prompt.id,
-            "question": batch[row].prompt.question,
-            "response": text,
-            "num_tokens": length,
-            "format_valid": valid,
-            "correct": right,
-            "caption_score": caption if valid else None,
-            "cot_score": cot if valid else None,
-            "advantage": advantage,
-            "teacher": batch[row].teacher.text,
-        }
-        for row, text, length, caption, cot, valid, advantage, right in columns
     ]

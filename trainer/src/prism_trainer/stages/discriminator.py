@@ -16,13 +16,13 @@ from prism_trainer.contract.checkpoint import CheckpointRef
 from prism_trainer.contract.configs import DiscriminatorConfig
 from prism_trainer.contract.job import StageJob
 from prism_trainer.data.dataset import open_taught
-from prism_trainer.discriminator.losses import bradley_terry, pair_accuracy
 from prism_trainer.discriminator.upcycle import make_discriminator
+from prism_trainer.engines.comparisons import compare, measure_pairs
 from prism_trainer.engines.local.encoding import PromptEncoder
 from prism_trainer.engines.local.models import load_discriminator, load_policy, load_processor, pick_device
 from prism_trainer.engines.local.optimizer import StageOptimizer
 from prism_trainer.engines.local.pairs import Pair, sample_pairs, split_pairs, split_prompts
-from prism_trainer.engines.local.scoring import Scorer, Scores
+from prism_trainer.engines.local.scoring import Scorer
 from prism_trainer.engines.local.session import Session, Trained
 from prism_trainer.reporting import Reporter
 from prism_trainer.seeds import generator_for, seed_for
@@ -49,14 +49,14 @@ def run(job: StageJob, config: DiscriminatorConfig, reporter: Reporter) -> Check
     scorer.require_readable(taught)
 
     pairs_per_step = config.batch_size // 2
-    total_steps = config.max_steps or max(1, round(config.epochs * len(training) / pairs_per_step))
+    total_steps = count_steps(config, len(training))
     order = training.order(job.seed, job.stage, total_steps * pairs_per_step)
     trained = {"discriminator": Trained(model, processor, StageOptimizer(model, config.optimizer, total_steps))}
     session.restore(trained)
 
     reporter.begin(session.first_step, total_steps)
     measured = measure_pairs(scorer, held_out, config.micro_batch_size // 2)
-    reporter.step(session.first_step, measured)
+    reporter.step(session.first_step, {**measured, **pairs.metrics})
     for step in range(session.first_step, total_steps):
         batch = [training[index] for index in order[step * pairs_per_step : (step + 1) * pairs_per_step]]
         torch.manual_seed(seed_for(job.seed, job.stage, "dropout", step))
@@ -69,6 +69,10 @@ def run(job: StageJob, config: DiscriminatorConfig, reporter: Reporter) -> Check
     return session.save(total_steps, trained, final=True, metrics=measured)
 
 
+def count_steps(config: DiscriminatorConfig, num_pairs: int) -> int:
+    return config.max_steps or max(1, round(config.epochs * num_pairs / (config.batch_size // 2)))
+
+
 def warm_up_step(scorer: Scorer, optimizer: StageOptimizer, batch: Sequence[Pair], config: DiscriminatorConfig) -> dict[str, float]:
     """One optimizer step on the mean over all comparisons of the batch."""
     scorer.model.train()
@@ -76,40 +80,10 @@ def warm_up_step(scorer: Scorer, optimizer: StageOptimizer, batch: Sequence[Pair
     size = config.micro_batch_size // 2
     for start in range(0, len(batch), size):
         chunk = batch[start : start + size]
-        teacher, student = score_pairs(scorer, chunk)
-        margins = torch.cat([teacher.caption_R - student.caption_R, teacher.cot_R - student.cot_R])
-        loss = bradley_terry(margins, torch.zeros_like(margins)).mean()
+        compared = compare(scorer, chunk)
         share = len(chunk) / len(batch)
-        ((loss + config.balance_coef * student.balance) * share).backward()  # type: ignore[no-untyped-call]
-        totals["loss"] += loss.item() * share
-        totals["balance_loss"] += student.balance.item() * share
-        totals["pair_acc"] += pair_accuracy(margins) * share
+        (compared.total(config) * share).backward()  # type: ignore[no-untyped-call]
+        totals["loss"] += compared.loss.item() * share
+        totals["balance_loss"] += compared.balance.item() * share
+        totals["pair_acc"] += compared.accuracy * share
     return {**totals, **optimizer.step()}
-
-
-def score_pairs(scorer: Scorer, pairs: Sequence[Pair]) -> tuple[Scores, Scores]:
-    """Teacher's and student's scores from one pass over the prompts; the balance is that of the whole pass."""
-    count = len(pairs)
-    prompts = scorer.collate([pair.taught.prompt for pair in pairs])
-    responses = [*(pair.taught.teacher for pair in pairs), *(pair.student for pair in pairs)]
-    both = scorer.score(prompts, [*range(count), *range(count)], responses)
-    return both.rows(slice(count)), both.rows(slice(count, None))
-
-
-@torch.no_grad()
-def measure_pairs(scorer: Scorer, pairs: Sequence[Pair], size: int) -> dict[str, float]:
-    """Accuracy (teacher above student) and mean gap on pairs whose prompts were not trained on."""
-    scorer.model.eval()
-    gaps: dict[str, list[torch.Tensor]] = {"caption": [], "cot": []}
-    for start in range(0, len(pairs), size):
-        teacher, student = score_pairs(scorer, pairs[start : start + size])
-        gaps["caption"].append(teacher.caption_R - student.caption_R)
-        gaps["cot"].append(teacher.cot_R - student.cot_R)
-    metrics: dict[str, float] = {}
-    joined = {name: torch.cat(parts) for name, parts in gaps.items()}
-    for name, gap in joined.items():
-        metrics[f"held_out/{name}_acc"] = pair_accuracy(gap)
-        metrics[f"held_out/{name}_gap"] = gap.mean().item()
-    metrics["held_out/acc"] = (metrics["held_out/caption_acc"] + metrics["held_out/cot_acc"]) / 2
-    metrics["held_out/gap"] = (metrics["held_out/caption_gap"] + metrics["held_out/cot_gap"]) / 2
-    return metrics

@@ -9,8 +9,7 @@ before a judge is asked (D3). Every answer is on disk as soon as it is there, so
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,25 +17,24 @@ from pathlib import Path
 from prism_trainer.contract.checkpoint import CheckpointRef
 from prism_trainer.contract.configs import EvaluationConfig
 from prism_trainer.contract.job import StageJob
-from prism_trainer.contract.results import RESULTS, EvaluationMeasurement
 from prism_trainer.engines.local.encoding import PromptEncoder
 from prism_trainer.engines.local.models import load_policy, load_processor, pick_device
 from prism_trainer.engines.local.rollout import Vocabulary, decode_responses, parse_complete, sample_responses
 from prism_trainer.engines.local.session import Session
-from prism_trainer.errors import Stopped
+from prism_trainer.errors import PrismError, Stopped
 from prism_trainer.evaluation.judge import Judge
 from prism_trainer.evaluation.marking import Response, mark
 from prism_trainer.evaluation.problems import Problem
 from prism_trainer.evaluation.record import SampleRecord
 from prism_trainer.evaluation.suite import ProblemSet, open_suite
-from prism_trainer.evaluation.summary import Answers, summarise
+from prism_trainer.evaluation.summary import measure, metrics_of, write_results
 from prism_trainer.reporting import Reporter
 from prism_trainer.rewards.verifiable import symbolic_metrics
 from prism_trainer.seeds import generator_for
 
 
 def run(job: StageJob, config: EvaluationConfig, reporter: Reporter) -> CheckpointRef:
-    suite = open_suite(job, config)
+    suite = open_suite(job, config, reporter.fetching)
     session = Session(job.model_copy(update={"data": tuple(source for one in suite for source in one.sources)}), reporter)
     resumed = Path(job.resume_from.uri) / "state" if job.resume_from else None
     record = SampleRecord.open(Path(job.report_dir), session.identity, resumed)
@@ -59,11 +57,8 @@ def run(job: StageJob, config: EvaluationConfig, reporter: Reporter) -> Checkpoi
     rows = measure(job, config, suite, record, list(job.inputs))
     reporter.step(reporter.steps_done, found | symbolic_metrics())
 
-    def write(folder: Path) -> None:
-        (folder / RESULTS).write_text(json.dumps([row.model_dump() for row in rows], indent=2))
-        record.save(folder, with_head=False)
-
-    return session.commit(reporter.steps_done, {"results": write}, {}, final=True, metrics=found)
+    payload = {"results": lambda folder: write_results(folder, rows, record)}
+    return session.commit(reporter.steps_done, payload, {}, final=True, metrics=found)
 
 
 @dataclass(frozen=True)
@@ -100,7 +95,7 @@ def draw(session: Session, config: EvaluationConfig, chunks: Sequence[Chunk]) ->
     vocabulary = Vocabulary.of(processor.tokenizer, policy.config.text_config.vocab_size, device)
     for _, group in itertools.groupby(chunks, key=lambda chunk: chunk.of.name):
         own = list(group)
-        problems = own[0].of.read()
+        problems = own[0].of.problems
         for chunk in own:
             rows = problems[chunk.start : chunk.start + config.batch_size]
             batch = encoder.collate([row.prompt for row in rows]).to(device)
@@ -115,26 +110,12 @@ def open_judge(job: StageJob, config: EvaluationConfig, reporter: Reporter) -> A
     """Its verdicts lie beside the attempts, so that every attempt finds them."""
     if config.judge is None:
         return nullcontext()
+    if config.judge.uri:
+        raise PrismError(
+            f"stage '{job.stage}': config.judge.uri is served by engine verl alone; give config.judge.baseUrl, or take engine verl"
+        )
     folder = Path(config.judge.cache or Path(job.report_dir).parent)
     return Judge(config.judge, folder, lambda: reporter.stop_requested)
-
-
-def measure(
-    job: StageJob, config: EvaluationConfig, suite: Iterable[ProblemSet], record: SampleRecord, stages: Sequence[str]
-) -> list[EvaluationMeasurement]:
-    """The rows of `stages`, benchmark by benchmark."""
-    rows = []
-    for one in suite:
-        answered = [Answers(stage, job.inputs[stage], record.of(stage, one.name)) for stage in stages]
-        rows += summarise(one.name, answered, config, job.seed, one.scores, one.column)
-    return rows
-
-
-def metrics_of(row: EvaluationMeasurement) -> Iterator[tuple[str, float]]:
-    """For progress and provenance."""
-    place = f"{row.benchmark}/{row.stage}" if row.benchmark else row.stage
-    yield f"accuracy/{place}", row.accuracy
-    yield f"format_rate/{place}", row.format_rate
 
 
 def _draws(one: ProblemSet, config: EvaluationConfig) -> list[tuple[int, int]]:

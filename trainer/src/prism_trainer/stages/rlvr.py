@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import torch
 
-from prism_trainer.algorithms.advantages import group_normalise
 from prism_trainer.contract.checkpoint import CheckpointRef
 from prism_trainer.contract.configs import RlvrConfig
 from prism_trainer.contract.job import StageJob
@@ -52,8 +51,8 @@ def run(job: StageJob, config: RlvrConfig, reporter: Reporter) -> CheckpointRef:
     for step in range(session.first_step, config.steps):
         groups, prompts_drawn, drawn_metrics = drawing.draw(rows, step, prompts_seen)
         prompts_seen += prompts_drawn
-        rewards_PN = groups.rewards_PN(config)
-        advantages = group_normalise(rewards_PN).flatten()
+        rewards_PN, advantages_PN = groups.rewards_and_advantages(config)
+        advantages = advantages_PN.flatten()
         updated = update_policy(
             policy, trained["policy"].optimizer, encoder, [row.prompt for row in groups.prompts], groups.responses, advantages,
             config.algorithm, temperature=config.rollout.temperature, vocabulary=vocabulary,

@@ -19,8 +19,13 @@ from prism_trainer.stores.sentences import is_missing_key, is_transient, refusal
 PATIENCE_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """Waits between tries of one call; then storage counts as unreachable."""
 CHUNK_BYTES = 16 * 2**20
+PART_BYTES = 50 * 2**20
+"""A file of two parts or more is uploaded in parts, so large ones that they are at most `MAX_PARTS`."""
+MAX_PARTS = 10_000
 PARTS_AT_ONCE = 4
-"""Of one large file's upload, 50 MB each in memory."""
+"""Of one large file's upload, each in memory."""
+CONTENT = "sha256"
+"""Metadata of an object (`x-amz-meta-sha256`): what its content was when it was uploaded."""
 
 Answer = TypeVar("Answer")
 Advanced = Callable[[int], None]
@@ -78,9 +83,25 @@ class ObjectClient:
             return False
         return True
 
-    def upload(self, file: Path, uri: str) -> None:
-        """A file that does not change meanwhile."""
-        self._try(uri, lambda: self._fs.put_file(str(file), _key(uri)))
+    def upload(self, file: Path, uri: str, sha256: str) -> None:
+        """A file that does not change meanwhile; the object remembers `sha256`, and is there whole or not at all."""
+        size = max(PART_BYTES, -(-file.stat().st_size // MAX_PARTS))
+        self._try(uri, lambda: self._fs.put_file(str(file), _key(uri), chunksize=size, Metadata={CONTENT: sha256}))
+
+    def remembered_sha256(self, uri: str) -> str | None:
+        """What `upload` was told of the content; None where there is no such object, or somebody else put it there."""
+        return self._if_there(uri, lambda: self._fs.metadata(_key(uri)).get(CONTENT))
+
+    def abort_uploads(self, uri: str) -> None:
+        """Of `uri` and everything below it: what a killed process had sent of a large file is in no listing of objects, and paid for.
+
+        MinIO names an upload only to those who ask for its very object, not for a folder, and ends it by itself after a day.
+        """
+        bucket, _, key = _key(uri).partition("/")
+        listed = self._try(uri, lambda: self._fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=key))
+        for one in listed.get("Uploads", []):
+            if one["Key"] == key or one["Key"].startswith(f"{key}/"):
+                self._abort(f"s3://{bucket}/{one['Key']}", one["UploadId"])
 
     def chunks(self, uri: str, size: int, advanced: Advanced = nobody) -> Iterator[bytes]:
         """An object of `size` bytes, piece by piece; a piece that failed is asked for again."""
@@ -103,6 +124,10 @@ class ObjectClient:
         keys = [_key(uri) for uri in uris]
         if keys:
             self._if_there(keys[0], lambda: self._fs.rm(keys))
+
+    def _abort(self, uri: str, upload_id: str) -> None:
+        bucket, _, key = _key(uri).partition("/")
+        self._if_there(uri, lambda: self._fs.call_s3("abort_multipart_upload", Bucket=bucket, Key=key, UploadId=upload_id))
 
     def _range(self, uri: str, start: int, end: int) -> bytes:
         return self._try(uri, lambda: bytes(self._fs.cat_file(_key(uri), start=start, end=end)))

@@ -5,19 +5,23 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from prism_trainer.checkpoints import damaged, parse_manifest, read_manifest, require_manifest, sha256_of, storage_error
 from prism_trainer.contract.checkpoint import MANIFEST, CheckpointManifest, CheckpointRef, FileEntry
-from prism_trainer.errors import CheckpointCorruptError, StorageError
-from prism_trainer.stores.client import Advanced, ObjectClient, nobody
+from prism_trainer.errors import CheckpointCorruptError, StorageError, UnreachableError
+from prism_trainer.stores.client import PART_BYTES, Advanced, ObjectClient, nobody
 
 TRANSFER_THREADS = 8
 UPLOAD_THREADS = 4
 """Fewer: each may hold several parts of a large file in memory."""
+
+log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
@@ -58,6 +62,7 @@ class ObjectStore:
 
     def remove(self, uri: str) -> None:
         self.client.delete([f"{uri}/{MANIFEST}"])
+        self._abort_uploads(uri)
         self.client.delete(f"{uri}/{path}" for path in self.client.files(uri))
 
     def download_checkpoint(self, ref: CheckpointRef, folder: Path) -> CheckpointManifest:
@@ -90,6 +95,15 @@ class ObjectStore:
         )
         return len(found)
 
+    def download_matching(self, uri: str, pattern: str, folder: Path) -> int:
+        """Objects directly below `uri` whose names match; how many there are. What matched once and is gone, goes here as well."""
+        found = {name: size for name, size in self.client.files(uri).items() if "/" not in name and fnmatchcase(name, pattern)}
+        for old in folder.glob(pattern):
+            if old.is_file() and old.name not in found:
+                old.unlink()
+        _in_parallel(TRANSFER_THREADS, lambda item: self._download(f"{uri}/{item[0]}", folder / item[0], item[1]), found.items())
+        return len(found)
+
     def download_file(self, uri: str, file: Path) -> bool:
         """False where there is no such object."""
         size = self.client.size(uri)
@@ -100,7 +114,9 @@ class ObjectStore:
     def upload_checkpoint(self, folder: Path, uri: str, sent: Advanced = nobody) -> CheckpointRef:
         """Commit the checkpoint in `folder` at `uri`; `sent` hears of every file.
 
-        Interrupted at any point it is no checkpoint, and can be begun again.
+        Interrupted at any point it is no checkpoint. A second try sends what is not there with the content that the manifest names. A
+        large file that a kill broke off is aborted and sent from its start: its parts could be told apart by their ETags, which are
+        checksums on some servers and not on others (nor with a bucket's own encryption keys).
         """
         manifest = read_manifest(folder)
         if manifest is None:
@@ -109,10 +125,11 @@ class ObjectStore:
         if self._is_committed(ref):
             return ref
 
+        there = self.client.files(uri)
+
         def send(entry: FileEntry) -> None:
-            if sha256_of(folder / entry.path) != entry.sha256:
-                raise damaged(manifest.stage, str(folder), _other_content(str(folder), entry))
-            self.client.upload(folder / entry.path, f"{uri}/{entry.path}")
+            if there.get(entry.path) != entry.size or self.client.remembered_sha256(f"{uri}/{entry.path}") != entry.sha256:
+                self._send(folder, uri, manifest, entry)
             sent(entry.size)
 
         _in_parallel(UPLOAD_THREADS, send, manifest.files)
@@ -121,6 +138,22 @@ class ObjectStore:
         if not self.client.create(f"{uri}/{MANIFEST}", (folder / MANIFEST).read_bytes()):
             self._is_committed(ref)
         return ref
+
+    def _send(self, folder: Path, uri: str, manifest: CheckpointManifest, entry: FileEntry) -> None:
+        if sha256_of(folder / entry.path) != entry.sha256:
+            raise damaged(manifest.stage, str(folder), _other_content(str(folder), entry))
+        if entry.size > PART_BYTES:
+            self._abort_uploads(f"{uri}/{entry.path}")
+        self.client.upload(folder / entry.path, f"{uri}/{entry.path}", entry.sha256)
+
+    def _abort_uploads(self, uri: str) -> None:
+        """What cannot be aborted costs room and does no other harm, so it is told and left."""
+        try:
+            self.client.abort_uploads(uri)
+        except UnreachableError:
+            raise
+        except StorageError as error:
+            log.warning("Uploads that were broken off are left where they are, if there are any: %s", error)
 
     def _is_committed(self, ref: CheckpointRef) -> bool:
         """Whether this very checkpoint is there. Another one in its place is left alone, whoever made it."""

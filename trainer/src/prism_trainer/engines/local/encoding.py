@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from PIL import Image
@@ -69,7 +70,7 @@ class PromptEncoder:
         if not prompts:
             return []
         images = [[Image.open(io.BytesIO(image)).convert("RGB") for image in prompt.images] for prompt in prompts]
-        texts = [self._render(prompt) for prompt in prompts]
+        texts = [render_prompt(self._processor, prompt, self._system_prompt) for prompt in prompts]
         try:
             inputs = self._processor(text=texts, images=images if any(images) else None)
         except (ValueError, IndexError) as error:
@@ -78,12 +79,17 @@ class PromptEncoder:
             raise DataError(f"prompt {prompts[0].id} cannot be encoded: {error}; correct its images or remove the row") from error
         return _split(inputs, [len(prompt.images) for prompt in prompts])
 
-    def _render(self, prompt: Prompt) -> str:
-        """The paper's user turn is "<image>\\n{question}\\n": the line break after the images stays."""
-        text = f"\n{prompt.question}\n" if prompt.images else f"{prompt.question}\n"
-        content = [*({"type": "image"} for _ in prompt.images), {"type": "text", "text": text}]
-        messages = [{"role": "system", "content": prompt.system or self._system_prompt}, {"role": "user", "content": content}]
-        return str(self._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+def messages_of(prompt: Prompt, system_prompt: str) -> list[dict[str, Any]]:
+    """The paper's user turn is "<image>\\n{question}\\n": the line break after the images stays."""
+    text = f"\n{prompt.question}\n" if prompt.images else f"{prompt.question}\n"
+    content = [*({"type": "image"} for _ in prompt.images), {"type": "text", "text": text}]
+    return [{"role": "system", "content": prompt.system or system_prompt}, {"role": "user", "content": content}]
+
+
+def render_prompt(processor: Processor, prompt: Prompt, system_prompt: str) -> str:
+    """Up to and with the assistant's opening; a mark stands where an image goes."""
+    return str(processor.apply_chat_template(messages_of(prompt, system_prompt), tokenize=False, add_generation_prompt=True))
 
 
 def collate_prompts(encoded: Sequence[EncodedPrompt], pad_id: int) -> PromptBatch:

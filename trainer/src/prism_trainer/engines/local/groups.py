@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from prism_trainer.algorithms.shaping import mixed_groups, overlong_penalty
-from prism_trainer.contract.configs import Dapo, RlvrConfig
+from prism_trainer.algorithms.shaping import mixed_groups, rlvr_rewards_and_advantages
+from prism_trainer.contract.configs import RlvrConfig
 from prism_trainer.data.rows import VerifiablePrompt
 from prism_trainer.engines.local.rollout import Responses
 from prism_trainer.errors import DataError
@@ -30,16 +30,12 @@ class Groups:
     def correct_PN(self) -> Tensor:
         return torch.tensor([reward.accuracy > 0 for reward in self.rewards]).view(len(self.prompts), -1)
 
-    def rewards_PN(self, config: RlvrConfig) -> Tensor:
-        """What the policy is trained on: the verifiable reward, and for DAPO less what an overlong response loses."""
+    def rewards_and_advantages(self, config: RlvrConfig) -> tuple[Tensor, Tensor]:
+        """(P, N) each."""
         lengths = self.responses.lengths_R
         scores = torch.tensor([reward.score for reward in self.rewards], device=lengths.device)
-        if isinstance(config.algorithm, Dapo):
-            scores = scores + overlong_penalty(
-                lengths, max_tokens=config.rollout.max_response_tokens, buffer_tokens=config.algorithm.overlong_buffer_tokens,
-                factor=config.algorithm.overlong_penalty,
-            )  # fmt: skip
-        return scores.view(len(self.prompts), -1)
+        shape = len(self.prompts), -1
+        return rlvr_rewards_and_advantages(scores.view(shape), lengths.view(shape), config)
 
     def select(self, chosen: Sequence[int]) -> Groups:
         """Some of the groups, in the order given."""
@@ -110,7 +106,12 @@ def draw_mixed(draw: Callable[[int], Groups], wanted: int, max_batches: int) -> 
             num_kept += len(kept[-1].prompts)
         if num_kept == wanted:
             return MixedDraw(join_groups(kept), number + 1, solved / seen, failed / seen)
-    raise DataError(
+    raise no_mixed_groups(num_kept, wanted, max_batches, seen, solved, failed)
+
+
+def no_mixed_groups(num_kept: int, wanted: int, max_batches: int, seen: int, solved: int, failed: int) -> DataError:
+    """What was found, and the way out."""
+    return DataError(
         f"dynamic sampling found {num_kept} of the {wanted} mixed groups of an update in {max_batches} batches: of {seen} groups {solved} "
         f"had all answers right and {failed} all wrong; {_way_out(solved, failed, seen)}"
     )

@@ -13,10 +13,11 @@ from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 from transformers.utils import logging
 
-from prism_trainer.contract.configs import Device
+from prism_trainer.contract.configs import Device, SftConfig
 from prism_trainer.discriminator.model import DISCRIMINATORS, Discriminator
 from prism_trainer.discriminator.released import is_released, read_released
 from prism_trainer.errors import ModelError
+from prism_trainer.packed.patches import use_linear_patches
 
 Processor = Any
 """A transformers processor; the library gives it no useful static type."""
@@ -45,17 +46,23 @@ def quiet_transformers() -> None:
 
 def load_policy(folder: Path, device: torch.device) -> PreTrainedModel:
     """A vision-language model in float32."""
-    architecture = _architecture(folder)
+    require_policy(folder)
+    return _load(AutoModelForImageTextToText, folder).to(device)
+
+
+def require_policy(folder: Path) -> str:
+    """By its configuration alone; the architecture."""
+    architecture = architecture_of(folder)
     if architecture in DISCRIMINATORS or is_released(folder, architecture):
         raise ModelError(f"'{folder}' holds a discriminator, expected a policy; correct the stage's policy or checkpoint")
     if architecture not in POLICIES:
         raise ModelError(f"'{folder}' holds a {architecture}, expected one of {', '.join(POLICIES)}; give a Qwen3-VL model")
-    return _load(AutoModelForImageTextToText, folder).to(device)
+    return architecture
 
 
 def load_discriminator(folder: Path, device: torch.device) -> Discriminator:
     """A scalar-head discriminator in float32: one of ours, or the paper's in the layout it was released in."""
-    architecture = _architecture(folder)
+    architecture = architecture_of(folder)
     if is_released(folder, architecture):
         return read_released(folder).to(device)  # type: ignore[arg-type]
     if architecture not in DISCRIMINATORS:
@@ -80,11 +87,27 @@ def save_model(model: PreTrainedModel, processor: Processor, folder: Path) -> No
 
 def require_same_vocabulary(policy: PreTrainedModel, discriminator: Discriminator) -> None:
     """The discriminator reads the policy's tokens, so both must have the same ones."""
-    ours, theirs = policy.config.text_config.vocab_size, discriminator.config.text_config.vocab_size
+    require_same_tokens(policy.config, discriminator.config)
+
+
+def require_same_tokens(policy: Any, discriminator: Any) -> None:
+    """The same of their configurations."""
+    ours, theirs = policy.text_config.vocab_size, discriminator.text_config.vocab_size
     if ours != theirs:
         raise ModelError(
             f"policy has a vocabulary of {ours} tokens, discriminator of {theirs}; use a discriminator made from this policy's family"
         )
+
+
+def apply_freezes(policy: Any, config: SftConfig) -> None:
+    """The merger and deepstack mergers are the projector; the rest of `visual` is the vision tower."""
+    visual = policy.model.visual
+    for name, parameter in visual.named_parameters():
+        is_projector = name.startswith(("merger", "deepstack_merger_list"))
+        parameter.requires_grad_(not (config.freeze_projector if is_projector else config.freeze_vision))
+    if config.freeze_language:
+        freeze(policy.model.language_model)
+        freeze(policy.lm_head)
 
 
 def freeze(module: nn.Module) -> None:
@@ -92,7 +115,7 @@ def freeze(module: nn.Module) -> None:
         parameter.requires_grad_(False)
 
 
-def _architecture(folder: Path) -> str:
+def architecture_of(folder: Path) -> str:
     file = folder / "config.json"
     try:
         return str(json.loads(file.read_text())["architectures"][0])
@@ -114,6 +137,7 @@ def _load(kind: Any, folder: Path) -> Any:
     if absent:
         raise ModelError(f"'{folder}' lacks {len(absent)} weights of a {type(model).__name__}, such as '{absent[0]}'; restore the files")
     realign(model)
+    use_linear_patches(model)
     return model
 
 

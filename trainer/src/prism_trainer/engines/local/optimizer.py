@@ -1,4 +1,4 @@
-"""AdamW with its schedule, and its state as safetensors."""
+"""AdamW with its schedule, and its state as safetensors: of whole parameters, however many processes share them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors.torch import save_file
+from torch import Tensor, distributed, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from prism_trainer.algorithms.schedules import learning_rate
 from prism_trainer.contract.optim import Optimizer
@@ -34,9 +35,13 @@ class StageOptimizer:
             fused=True,
         )
 
-    def step(self) -> dict[str, float]:
-        """Clip, update, clear. A step whose gradient is not finite is skipped and says so."""
-        norm = float(nn.utils.clip_grad_norm_(self._parameters.values(), self._config.grad_clip))
+    def step(self, num_samples: int = 1) -> dict[str, float]:
+        """Divide by the samples that the gradients are a sum over, clip, update, clear. A step whose gradient is not finite is skipped and
+        says so."""
+        for parameter in self._parameters.values():
+            if num_samples != 1 and parameter.grad is not None:
+                parameter.grad.div_(num_samples)
+        norm = float(whole(nn.utils.clip_grad_norm_(self._parameters.values(), self._config.grad_clip)))
         rate = learning_rate(self._config, self.num_steps, self._total_steps)
         for group in self._adamw.param_groups:
             group["lr"] = rate
@@ -48,18 +53,43 @@ class StageOptimizer:
         return {"lr": rate, "skipped": 1.0} if skipped else {"grad_norm": norm, "lr": rate}
 
     def save(self, file: Path) -> None:
-        tensors = {
-            f"{name}/{key}": value.contiguous()
-            for name, parameter in self._parameters.items()
-            for key, value in self._adamw.state[parameter].items()
-        }
-        save_file(tensors, file, metadata={"steps": str(self.num_steps)})
+        """All processes that share the parameters have to call; the first writes."""
+        tensors = {}
+        for name, parameter in self._parameters.items():
+            for key, value in self._adamw.state[parameter].items():
+                entry = whole(value)
+                if is_first():
+                    tensors[f"{name}/{key}"] = entry.cpu().contiguous()
+        if is_first():
+            save_file(tensors, file, metadata={"steps": str(self.num_steps)})
 
     def restore(self, file: Path) -> None:
         """The count is the file's, not the stage's step: a stage may take steps in which this optimizer takes none."""
         with safe_open(file, "pt") as stored:
             self.num_steps = int(stored.metadata()["steps"])
-        for key, value in load_file(file).items():
-            name, _, entry = key.rpartition("/")
-            parameter = self._parameters[name]
-            self._adamw.state[parameter][entry] = value.to(parameter.device, copy=True)  # `step` too: fused AdamW counts on the device
+            for key in stored.keys():  # noqa: SIM118 - not a mapping
+                name, _, entry = key.rpartition("/")
+                parameter = self._parameters[name]
+                self._adamw.state[parameter][entry] = shard_like(stored.get_tensor(key), parameter)  # `step` too: fused AdamW counts there
+
+    def to(self, device: torch.device) -> None:
+        """Move the state."""
+        for entries in self._adamw.state.values():
+            entries.update({key: value.to(device) for key, value in entries.items()})
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor that may be sharded; every process has to ask."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """`tensor`, which every process has, on the device and, if of the same shape, in the shards of `like`."""
+    if isinstance(like, DTensor) and tensor.shape == like.shape:
+        return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+    return tensor.to(like.device, copy=True)
+
+
+def is_first() -> bool:
+    """Whether this process writes for all that share a model."""
+    return not distributed.is_initialized() or distributed.get_rank() == 0

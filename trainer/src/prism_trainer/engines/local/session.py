@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -30,7 +32,8 @@ from prism_trainer.errors import ModelError, PrismError, Stopped
 from prism_trainer.reporting import Reporter, utc_now
 
 NOTES = "notes.json"
-PACKAGES = ("torch", "transformers", "safetensors", "prism-trainer")
+PACKAGES = ("torch", "transformers", "safetensors", "prism-trainer", "deepspeed", "llamafactory", "lmms-eval", "ray", "verl", "vllm")
+"""Whose versions a manifest gives, as far as they are installed: each image has its own libraries."""
 
 
 @dataclass(frozen=True)
@@ -150,12 +153,11 @@ class Session:
         return self._seconds_before + self.reporter.seconds
 
     def _provenance(self, metrics: dict[str, float]) -> Provenance:
-        versions = {name: importlib.metadata.version(name) for name in PACKAGES}
         return Provenance(
             attempt=self.job.attempt,
             created_at=utc_now(),
             seconds=round(self.seconds, 3),
-            versions=versions,
+            versions=_versions(),
             image=os.environ.get(IMAGE),
             metrics=metrics,
         )
@@ -198,6 +200,14 @@ class Session:
         resumable = sorted((manifest.step, folder) for manifest, folder in manifests if not manifest.final)
         for _, folder in resumable[: -self.job.keep_intermediate]:
             remove_checkpoint(folder)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def _model_writer(trained: Trained) -> Writer:

@@ -16,6 +16,8 @@ from prism_trainer.engines.local.encoding import PromptBatch, PromptEncoder
 from prism_trainer.engines.local.optimizer import StageOptimizer
 from prism_trainer.engines.local.prefix import continue_prefix, encode_prefix
 from prism_trainer.engines.local.rollout import Responses, Vocabulary
+from prism_trainer.packed.backbone import use_packed_kernels
+from prism_trainer.packed.log_probs import chosen_log_probs, states_before
 
 
 @dataclass(frozen=True)
@@ -35,17 +37,34 @@ def score_tokens(
     temperature: float,
     vocabulary: Vocabulary,
     image_token_id: int,
+    *,
+    packed: bool = False,
 ) -> TokenScores:
-    """The distribution is the one that was sampled from: same temperature, same forbidden tokens."""
+    """The distribution is the one that was sampled from: same temperature, same forbidden tokens. `packed` is the same without padding."""
+    states = _states_packed if packed else _states_padded
+    before_NH = states(policy, prompts, rows_R, token_ids_RT, mask_RT, image_token_id)
+    chosen = token_ids_RT[mask_RT]
+    log_probs, entropy = chosen_log_probs(before_NH, policy.lm_head.weight, chosen, temperature, vocabulary.forbidden)
+    empty = torch.zeros(mask_RT.shape, device=mask_RT.device)
+    return TokenScores(empty.masked_scatter(mask_RT, log_probs), empty.masked_scatter(mask_RT, entropy))
+
+
+def _states_padded(
+    policy: PreTrainedModel, prompts: PromptBatch, rows_R: Tensor, token_ids_RT: Tensor, mask_RT: Tensor, image_token_id: int
+) -> Tensor:
+    """Hidden states (N, H) from which each of the N response tokens was drawn."""
     prefix = encode_prefix(policy.model, prompts, image_token_id)
     hidden = continue_prefix(policy.model, prefix, rows_R, token_ids_RT, mask_RT).hidden_RTH
-    before = torch.cat([prefix.last_hidden_PH[rows_R].unsqueeze(1), hidden[:, :-1]], dim=1)
-    logits = policy.lm_head(before).float() / temperature
-    log_probs = torch.log_softmax(logits.masked_fill(vocabulary.forbidden, -1e9), dim=-1)
-    chosen = log_probs.gather(2, token_ids_RT.unsqueeze(2)).squeeze(2)
-    with torch.no_grad():
-        entropy = -(log_probs.exp() * log_probs).sum(dim=-1)
-    return TokenScores(chosen * mask_RT, entropy * mask_RT)
+    return torch.cat([prefix.last_hidden_PH[rows_R].unsqueeze(1), hidden[:, :-1]], dim=1)[mask_RT]
+
+
+def _states_packed(
+    policy: PreTrainedModel, prompts: PromptBatch, rows_R: Tensor, token_ids_RT: Tensor, mask_RT: Tensor, image_token_id: int
+) -> Tensor:
+    """The same from one packed row, in bf16 on a GPU."""
+    rows = [ids[mask].tolist() for ids, mask in zip(token_ids_RT, mask_RT, strict=True)]
+    with torch.autocast(mask_RT.device.type, torch.bfloat16, enabled=mask_RT.is_cuda):
+        return states_before(policy.model, prompts, rows, rows_R.tolist(), image_token_id)
 
 
 @dataclass(frozen=True)
@@ -92,6 +111,10 @@ def update_policy(
     and need no pass of their own.
     """
     device = advantages_R.device
+    packed = device.type == "cuda"
+    if packed:
+        for model in (policy, *((reference.policy,) if reference else ())):
+            use_packed_kernels(model.model)
     num_tokens, num_responses = int(responses.mask_RT.sum()), len(responses.prompt_R)
     totals = {"actor/loss": 0.0, "actor/entropy": 0.0, "actor/clip_fraction": 0.0} | ({"actor/kl": 0.0} if reference else {})
     for chunk in chunk_responses(prompts, responses, micro_batch_size):
@@ -100,12 +123,12 @@ def update_policy(
         ids, mask = responses.token_ids_RT[chunk.select_R, :longest], mask[:, :longest]
         batch = encoder.collate(chunk.prompts).to(device)
         inputs = (batch, chunk.rows_R.to(device), ids, mask, temperature, vocabulary, encoder.image_token_id)
-        scores = score_tokens(policy, *inputs)
+        scores = score_tokens(policy, *inputs, packed=packed)
         terms = surrogate(loss, scores.log_probs_RT, scores.log_probs_RT.detach(), advantages_R[chunk.select_R], mask)
         value = mean_over(loss, terms.loss_RT, mask, num_tokens=num_tokens, num_responses=num_responses)
         if reference is not None:
             with torch.no_grad():
-                held = score_tokens(reference.policy, *inputs).log_probs_RT
+                held = score_tokens(reference.policy, *inputs, packed=packed).log_probs_RT
             kl = mean_over(loss, kl_to_reference(scores.log_probs_RT, held), mask, num_tokens=num_tokens, num_responses=num_responses)
             value = value + reference.coefficient * kl
             totals["actor/kl"] += kl.item()
