@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from prism_trainer.contract.gpu import SftGpu, WarmupGpu
 from prism_trainer.contract.job import DataSource
 from prism_trainer.data.dataset import open_demonstrations
 from prism_trainer.engines.llamafactory.dataset import read_order, require_lengths, write_dataset
+from prism_trainer.engines.llamafactory.scratch import Scratch
 from prism_trainer.engines.llamafactory.settings import Place, training_arguments, zero_settings
 from prism_trainer.errors import DataError
 
@@ -141,3 +144,28 @@ def test_zero_shards_and_offloads_as_configured(gpu, stage, on_the_host):
 def test_what_zero_cannot_do_is_refused(kind, fields, sentence):
     with pytest.raises(ValueError, match=sentence):
         kind.model_validate(fields)
+
+
+def test_a_cache_is_counted_while_another_process_makes_and_removes_folders_in_it(tmp_path):
+    scratch = Scratch(tmp_path)
+    scratch.cache.mkdir()
+    (scratch.cache / "kept").write_bytes(b"four")
+    counted = threading.Event()
+
+    def rebuild() -> None:
+        while not counted.is_set():
+            for number in range(20):
+                folder = scratch.cache / f"json-{number}" / "0.0.0.incomplete"
+                folder.mkdir(parents=True)
+                (folder / "part").write_bytes(b"five!")
+            for number in range(20):
+                shutil.rmtree(scratch.cache / f"json-{number}")
+
+    thread = threading.Thread(target=rebuild)
+    thread.start()
+    try:
+        found = {scratch.cached_bytes() for _ in range(500)}
+    finally:
+        counted.set()
+        thread.join()
+    assert min(found) >= 4 and {size % 5 for size in found} == {4} and scratch.cached_bytes() == 4

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,15 @@ class Scratch:
     @property
     def zero_file(self) -> Path:
         return self.folder / "zero.json"
+
+    def cached_bytes(self) -> int:
+        """In the cache now. Another process makes, renames and removes folders in it meanwhile, which `Path.rglob` does not bear."""
+        total = 0
+        for place, _, names in os.walk(self.cache):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    total += os.stat(os.path.join(place, name)).st_size
+        return total
 
     def write_arguments(self, arguments: dict[str, Any]) -> None:
         """As `llamafactory-cli train` would read them."""

@@ -95,7 +95,7 @@ def _tokenise(scratch: Scratch, reporter: Reporter, machines: Machines) -> None:
         nonlocal cached_bytes
         if reporter.stop_requested:
             raise Stopped(None)
-        size = sum(file.stat().st_size for file in scratch.cache.rglob("*") if file.is_file())
+        size = scratch.cached_bytes()
         if size != cached_bytes:
             cached_bytes = size
             reporter.phase("tokenising")
