@@ -4,7 +4,7 @@
 
 `--run` holds what `prism run examples/digits/prismrun.yaml` has made: the policy of `sft`, the warmed-up discriminator and the jobs that
 made them, whose system prompt is taken. Alignment, GRPO, DAPO and GSPO each run as a stage's own process; then each is started again from
-its checkpoint in the middle. Alignment's teachers name the two digits in the other order than any response does, so that a discriminator
+its checkpoint in the middle; so does the discriminator's warm-up on DeepSpeed. Alignment's teachers name the two digits in the other order than any response does, so that a discriminator
 which learns tells them apart.
 
 Prints a line a stage and writes FOLDER/correctness.json. Exits with 1 where a step is missing or lacks one of the metrics in `claims.py`
@@ -39,7 +39,8 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "dapo": {"name": "dapo", "overlong_buffer_tokens": 16, "oversampling": 2, "max_generation_batches": 4},
     "gspo": {"name": "gspo"},
 }
-STAGES = ["alignment", *ALGORITHMS]
+STAGES = ["alignment", *ALGORITHMS, "discriminator"]
+ALONE, BESIDE = ("-m", "prism_trainer"), (str(Path(__file__).parent / "beside.py"),)
 MIDDLE = 3
 """Step of the checkpoint that the second start goes on from."""
 CAPTION = ("<caption>\n- left digit ", "\n- right digit ", "\n</caption>")
@@ -67,7 +68,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--limit", type=int, default=560, help="seconds that a process is given")
-    parser.add_argument("--jobs", type=int, default=1, help="stages at once; more than one disturb each other's measurement of free memory")
+    parser.add_argument("--jobs", type=int, default=1, help="stages at once on the GPU; see beside.py")
     options = parser.parse_args()
     options.data = options.data or options.run / "data"
     options.stages = options.stages or STAGES
@@ -76,7 +77,7 @@ def read_options() -> argparse.Namespace:
 
 def try_stage(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """From the start to the end, and from the middle to the end."""
-    kind = "alignment" if name == "alignment" else "rlvr"
+    kind = "rlvr" if name in ALGORITHMS else name
     whole = start(name, options, "whole", None)
     problems = [f"first start: {one}" for one in check(kind, whole, 1, options.steps)]
     problems += accuracy_rises(whole["metrics"]) if kind == "alignment" else []
@@ -105,8 +106,8 @@ def start(name: str, options: argparse.Namespace, attempt: str, resume_from: Che
     with (folder / "log").open("w") as log:
         try:
             code = subprocess.run(
-                [sys.executable, "-m", "prism_trainer", str(folder / "job.json")], stdout=log, stderr=log, timeout=options.limit,
-                env={**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2")}, check=False,
+                [sys.executable, *(BESIDE if options.jobs > 1 else ALONE), str(folder / "job.json")], stdout=log, stderr=log, timeout=options.limit,
+                env={"OMP_NUM_THREADS": "2", **os.environ, **({"PRISM_VERL_ON_CPU": "1"} if options.device == "cpu" else {})}, check=False,
             ).returncode  # fmt: skip
         except subprocess.TimeoutExpired:
             code = -1
@@ -126,7 +127,7 @@ def make_job(name: str, options: argparse.Namespace, folder: Path, resume_from: 
     inputs = {"policy": final_of(options.run, "sft")}
     if name == "alignment":
         inputs["discriminator"] = final_of(options.run, "discriminator")
-    data = options.out / "separable.parquet" if name == "alignment" else options.data / "rlvr.parquet"
+    data = options.data / "rlvr.parquet" if name in ALGORITHMS else options.out / "separable.parquet"
     return StageJob(
         run="correctness", stage=name, attempt=1 if resume_from is None else 2, engine="verl", seed=0, config=config,
         system_prompt=system_prompt_of(options.run),
@@ -137,10 +138,15 @@ def make_job(name: str, options: argparse.Namespace, folder: Path, resume_from: 
 
 def make_config(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Sizes of the digits example. A high learning rate, so that five steps are seen."""
+    if name == "discriminator":
+        return {
+            "kind": name, "device": options.device, "max_steps": options.steps, "save_every": MIDDLE, "eval_every": options.steps, "batch_size": 64,
+            "micro_batch_size": 64, "student_sampling": {"max_response_tokens": 56}, "optimizer": {"learning_rate": 3e-4},
+        }  # fmt: skip
     common = {
         "device": options.device, "steps": options.steps, "prompts_per_step": 8, "save_every": MIDDLE, "dump_every": 1,
         "rollout": {"group_size": 8, "max_response_tokens": 56}, "optimizer": {"learning_rate": 5e-5},
-        "gpu": {"max_prompt_tokens": 512, "tokens_per_gpu": 8192, "memory_share": 0.3, "cuda_graphs": False},
+        "gpu": {"max_prompt_tokens": 512, "tokens_per_gpu": 8192, "memory_share": 0.1, "cuda_graphs": False},
     }  # fmt: skip
     if name == "alignment":
         return {"kind": "alignment", **common, "discriminator_optimizer": {"learning_rate": 3e-4}}

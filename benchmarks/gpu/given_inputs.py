@@ -10,7 +10,7 @@ from typing import Any
 
 from given_texts import digits, in_format
 
-PROMPTS, SIDE = 4, 768
+SIDE = 768
 TEACHER_TOKENS = (300, 1200)
 
 
@@ -62,7 +62,7 @@ def write_data(options: argparse.Namespace) -> None:
     folder = options.out / "data"
     folder.mkdir(exist_ok=True)
     rows = []
-    for number in range(PROMPTS):
+    for number in range(options.prompts):
         Image.frombytes("RGB", (SIDE, SIDE), rng.randbytes(3 * SIDE * SIDE)).resize((64, 64) if options.tiny else (SIDE, SIDE)).save(
             folder / f"{number}.png"
         )

@@ -9,6 +9,9 @@ what an optimizer of another precision adds is a pass over memory of some tens o
 verl's sft keeps float32 states. Parts:
 
 step      what both engines' sft stages run: `stages.sft.accumulate` on a policy that `learn_packed` was given to, a checkpoint a layer
+wide      as `step`, in one row of 16,384 tokens
+kept      as `step`, without checkpoints: no layer is computed twice
+wide-kept both
 padded    the same stage as on a CPU: rows padded, logits of targets all at once
 plain     transformers' own forward and loss: rows padded, all logits in float32
 profile   where the time of `step` goes
@@ -34,7 +37,7 @@ from prism_trainer.packed.learning import learn_packed
 from prism_trainer.packed.patches import use_linear_patches
 from prism_trainer.stages.sft import accumulate
 
-PARTS = ("step", "padded", "plain", "profile")
+PARTS = ("step", "wide", "kept", "wide-kept", "padded", "plain", "profile")
 SAMPLES, SAMPLE_TOKENS, ROWS = 8, 1024, 2
 
 
@@ -44,13 +47,15 @@ class Bench:
         size, self.side, self.tokens = ("tiny", 64, 64) if tiny else ("4B", 512, SAMPLE_TOKENS)
         self.model: Any = make_policy(size, self.device, torch.float32 if tiny else torch.bfloat16).train()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-6, fused=True)
-        self.batches = [self._batch(size, row) for row in range(ROWS)]
+        self.rows = [self._batch(size, SAMPLES, row) for row in range(ROWS)]
+        self.wide = [self._batch(size, ROWS * SAMPLES, 0)]
+        self.batches = self.rows
 
-    def _batch(self, size: str, row: int) -> TrainingBatch:
+    def _batch(self, size: str, samples: int, row: int) -> TrainingBatch:
         """As the stage collates demonstrations."""
-        prompts = make_prompts(size, [12 if self.tiny else 100] * SAMPLES, self.side, self.device)
+        prompts = make_prompts(size, [12 if self.tiny else 100] * samples, self.side, self.device)
         answer = self.tokens - prompts.token_ids_PT.shape[1]
-        answers = torch.randint(0, 250, (SAMPLES, answer), generator=torch.Generator().manual_seed(3 + row)).to(self.device)
+        answers = torch.randint(0, 250, (samples, answer), generator=torch.Generator().manual_seed(3 + row)).to(self.device)
         ids = torch.cat([prompts.token_ids_PT, answers], dim=1)
         learnt = torch.arange(ids.shape[1], device=self.device).expand_as(ids) >= prompts.token_ids_PT.shape[1]
         types = (ids == self.model.config.image_token_id).int()
@@ -59,7 +64,7 @@ class Bench:
     def flops(self) -> tuple[float, float]:
         """Of one row forward: the language model with its head, and the vision tower."""
         text = self.model.config.text_config
-        head = 2.0 * text.hidden_size * text.vocab_size * int(self.batches[0].target_RT.sum())
+        head = 2.0 * text.hidden_size * text.vocab_size * int(self.rows[0].target_RT.sum())
         language = text_flops(self.model, SAMPLES * self.tokens, SAMPLES * causal(self.tokens)) + head
         return language, vision_flops(self.model, SAMPLES, self.side)
 
@@ -78,10 +83,15 @@ class Bench:
         """The forwards of one way."""
         for module in self.model.modules():
             module.__dict__.pop("forward", None)
-        if part in ("step", "profile"):
-            learn_packed(self.model)
-        elif part == "padded":
+        self.batches = self.wide if "wide" in part else self.rows
+        if "kept" in part:
+            self.model.gradient_checkpointing_disable()
+        else:
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+        if part == "padded":
             use_linear_patches(self.model)
+        elif part != "plain":
+            learn_packed(self.model)
 
 
 def plain_gradients(model: Any, batches: Sequence[TrainingBatch]) -> float:

@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(HERE.parents[1] / "examples" / "digits"))
 
-from given_inputs import PROMPTS, write_data, write_models  # noqa: E402
+from given_inputs import write_data, write_models  # noqa: E402
 from given_texts import GROUP  # noqa: E402
 from ways import HABITS, change_run  # noqa: E402
 
@@ -49,7 +49,8 @@ def main() -> int:
     options = read_options()
     options.discriminator_layers = layers_that_fit(options)
     options.out.mkdir(parents=True, exist_ok=True)
-    write_models(options)
+    if options.models == options.out:
+        write_models(options)
     write_data(options)
     change_run(options.habits, options.lengths, options.prefix_caching)
     from prism_trainer.__main__ import main as run_stage
@@ -73,9 +74,11 @@ def read_options() -> argparse.Namespace:
     for habit in HABITS:
         parser.add_argument(f"--{habit}", action=argparse.BooleanOptionalAction, help="upstream's, see ways.py; by default as --way says")
     parser.add_argument("--against", type=Path, help="FOLDER of another run to compare with")
+    parser.add_argument("--models", type=Path, help="FOLDER of another run, whose models are taken and not made again")
     parser.add_argument("--size", default="2B", choices=("2B", "4B"))
     parser.add_argument("--discriminator-layers", type=int, help="of its language model; by default what fits")
     parser.add_argument("--lengths", type=int, nargs=2, default=(512, 3488), metavar=("LOW", "HIGH"), help="tokens of a response")
+    parser.add_argument("--prompts", type=int, default=4, help="of a step, 16 responses each")
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--memory", type=float, default=0.25, help="share of the GPU's memory for vLLM")
     parser.add_argument("--tensor-parallel", type=int, default=1, help="GPUs that draw together")
@@ -87,6 +90,10 @@ def read_options() -> argparse.Namespace:
     options = parser.parse_args()
     if options.tiny and options.lengths == (512, 3488):
         options.lengths = (24, 90)
+    if options.models:
+        told = json.loads((options.models / "discriminator" / "config.json").read_text())
+        options.discriminator_layers = told["text_config"]["num_hidden_layers"]
+    options.models = options.models or options.out
     options.habits = [habit for habit in HABITS if is_kept(options, habit)]
     if options.discriminator_gpus and "plain-discriminator" in options.habits:
         parser.error("--plain-discriminator reads all answers on the one GPU that it shares; leave --discriminator-gpus away")
@@ -129,7 +136,7 @@ def write_job(options: argparse.Namespace) -> Path:
     longest = max(options.lengths)
     budget = 8192 if "padded-policy" in options.habits else 16384
     config = {
-        "kind": "alignment", "device": "cpu" if options.tiny else "cuda", "steps": options.steps, "prompts_per_step": PROMPTS,
+        "kind": "alignment", "device": "cpu" if options.tiny else "cuda", "steps": options.steps, "prompts_per_step": options.prompts,
         "save_every": 1000, "dump_every": 1000, "rollout": {"group_size": GROUP, "max_response_tokens": longest},
         "balance_coef": 0.0, "score_reg_coef": 0.0,
         "gpu": {
@@ -138,7 +145,7 @@ def write_job(options: argparse.Namespace) -> Path:
             "speculative_tokens": options.speculative, "discriminator_gpus": options.discriminator_gpus,
         },
     }  # fmt: skip
-    inputs = {role: CheckpointRef(stage=role, uri=str((options.out / role).absolute())) for role in ("policy", "discriminator")}
+    inputs = {role: CheckpointRef(stage=role, uri=str((options.models / role).absolute())) for role in ("policy", "discriminator")}
     job = StageJob(
         run="step", stage="alignment", attempt=1, engine="verl", seed=0, config=config, config_digest=digest_of(config), inputs=inputs,
         data=(DataSource(uri=str((options.out / "data" / "alignment.jsonl").absolute())),),

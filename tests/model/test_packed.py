@@ -11,11 +11,14 @@ from transformers.models.qwen3_vl_moe.modeling_qwen3_vl_moe import Qwen3VLMoeTex
 from prism_trainer.discriminator.losses import bradley_terry, router_load
 from prism_trainer.discriminator.spans import scored_rows
 from prism_trainer.engines.local.update import score_tokens
+from prism_trainer.packed import vision
 from prism_trainer.packed.attention import attend
-from prism_trainer.packed.backbone import read_packed, use_packed_kernels
+from prism_trainer.packed.backbone import _feed_forward, read_packed, use_packed_kernels
+from prism_trainer.packed.binding import bind
 from prism_trainer.packed.experts import mix_experts
 from prism_trainer.packed.layout import Layout
 from prism_trainer.packed.log_probs import chosen_log_probs
+from prism_trainer.packed.vision import image_spans
 
 CPU = torch.device("cpu")
 PROMPT_OF = [0, 0, 0, 1, 2, 2]
@@ -243,3 +246,29 @@ def test_a_model_that_the_packed_kernels_would_compute_otherwise_is_refused(poli
     setattr(policy.model.language_model.layers[0].self_attn.config, field, value)
     with pytest.raises(ValueError, match=str(value)):
         use_packed_kernels(policy.model)
+
+
+@pytest.mark.parametrize("grids", [[[1, 4, 6], [1, 2, 2], [1, 8, 4]], [[3, 4, 4]]], ids=["three images", "a film of three frames"])
+def test_all_images_at_once_have_the_features_and_the_gradients_of_one_after_another(make_scorer, grids):
+    tower, grid = make_scorer().model.model.visual, torch.tensor(grids)
+    pixels = torch.randn(int(grid.prod(dim=1).sum()), 3 * 2 * 16 * 16, generator=torch.Generator().manual_seed(0))
+
+    def result(**given):
+        out = type(tower).forward(tower, pixels, grid, **given)
+        features = [out.pooler_output, *out.deepstack_features]
+        return features, _gradients(tower, sum(one.square().mean() for one in features))
+
+    alone, expected = result()
+    for block in tower.blocks:
+        bind(block.attn, vision._attention)
+    found = result(spans=image_spans(grid))
+    torch.testing.assert_close(found[0], alone, atol=1e-5, rtol=1e-4)
+    assert found[1].keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[1][name], gradient, atol=1e-4 * float(gradient.abs().max() + 1e-6), rtol=1e-3, msg=name)
+
+
+def test_the_feed_forward_of_a_dense_layer_is_transformers_own(make_scorer):
+    layer = make_scorer(backbone="dense").model.model.language_model.layers[0].mlp
+    states = torch.randn(1, 7, layer.hidden_size)
+    torch.testing.assert_close(_feed_forward(layer, states), type(layer).forward(layer, states))

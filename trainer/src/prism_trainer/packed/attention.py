@@ -15,12 +15,17 @@ import torch
 from torch import Tensor
 
 from prism_trainer.packed import dense_kernel, flash_kernel
-from prism_trainer.packed.layout import Layout
+from prism_trainer.packed.layout import Layout, Spans
 
 
 def attend(query_THD: Tensor, key_TKD: Tensor, value_TKD: Tensor, layout: Layout, scale: float) -> Tensor:
     """(T, heads, D) queries over (T, key heads, D) keys and values; key heads divide heads."""
     return _PackedAttention.apply(query_THD, key_TKD, value_TKD, layout, scale)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def attend_spans(query_THD: Tensor, key_THD: Tensor, value_THD: Tensor, spans: Spans, scale: float) -> Tensor:
+    """(T, heads, D): every token attends to all of its own span."""
+    return _SpanAttention.apply(query_THD, key_THD, value_THD, spans, scale)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _PackedAttention(torch.autograd.Function):
@@ -52,8 +57,23 @@ class _PackedAttention(torch.autograd.Function):
         return d_query, d_key, d_value, None, None
 
 
+class _SpanAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, spans: Spans, scale: float) -> Tensor:
+        out, log_sum = _kernel(query).forward(query, key, value, spans, causal=False, scale=scale)
+        ctx.save_for_backward(query, key, value, out, log_sum)
+        ctx.spans, ctx.scale = spans, scale
+        return out  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        query, *rest = ctx.saved_tensors
+        gradients = _kernel(query).backward(grads[0].contiguous(), query, *rest, ctx.spans, causal=False, scale=ctx.scale)
+        return *gradients, None, None
+
+
 def _kernel(tensor: Tensor) -> Any:
-    return flash_kernel if tensor.is_cuda else dense_kernel
+    return flash_kernel if tensor.is_cuda and tensor.dtype in (torch.bfloat16, torch.float16) else dense_kernel
 
 
 def _join(own_THD: Tensor, log_own_HT: Tensor, seen_THD: Tensor, log_seen_HT: Tensor) -> None:

@@ -21,6 +21,7 @@ from prism_trainer.packed.experts import mix_experts
 from prism_trainer.packed.fusion import fused
 from prism_trainer.packed.layout import Layout
 from prism_trainer.packed.patches import use_linear_patches
+from prism_trainer.packed.vision import use_packed_images
 
 
 class PaddedPrompts(Protocol):
@@ -97,7 +98,10 @@ def use_packed_kernels(backbone: nn.Module) -> None:
             bind(norm, _norm)
         if hasattr(layer.mlp, "experts"):
             bind(layer.mlp.experts, _experts)
+        else:
+            bind(layer.mlp, _feed_forward)
     use_linear_patches(backbone)
+    use_packed_images(backbone)
     bind(backbone.language_model.norm, _norm)  # type: ignore[union-attr, arg-type]
 
 
@@ -147,3 +151,13 @@ def _norm(self: Any, hidden_states: Tensor) -> Tensor:
 
 def _experts(self: Any, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
     return mix_experts(hidden_states, self.gate_up_proj, self.down_proj, top_k_weights, top_k_index)
+
+
+def _feed_forward(self: Any, hidden_states: Tensor) -> Tensor:
+    gate, up = (project(hidden_states).flatten(0, -2) for project in (self.gate_proj, self.up_proj))
+    return self.down_proj(_gated(gate, up).view(*hidden_states.shape[:-1], -1))  # type: ignore[no-any-return]
+
+
+@fused
+def _gated(gate_TI: Tensor, up_TI: Tensor) -> Tensor:
+    return functional.silu(gate_TI) * up_TI
