@@ -22,7 +22,11 @@ REQUIRED = {
     "discriminator": ("loss", "pair_acc", "balance_loss", "grad_norm"),
 }
 """By kind of stage. A reporter leaves out what is not finite, so that a name which is missing is all that tells of it."""
-EXPORTED = {"alignment": {"policy": load_policy, "discriminator": load_discriminator}, "rlvr": {"policy": load_policy}, "discriminator": {"discriminator": load_discriminator}}
+EXPORTED = {
+    "alignment": {"policy": load_policy, "discriminator": load_discriminator},
+    "rlvr": {"policy": load_policy},
+    "discriminator": {"discriminator": load_discriminator},
+}
 
 
 def steps_taken(lines: Lines, first: int, last: int) -> list[str]:
@@ -31,7 +35,13 @@ def steps_taken(lines: Lines, first: int, last: int) -> list[str]:
 
 
 def finite_metrics(kind: str, lines: Lines) -> list[str]:
-    return [f"step {line['step']} has no finite {name}" for line in lines if took_a_step(line) for name in REQUIRED[kind] if name not in line["metrics"]]
+    return [
+        f"step {line['step']} has no finite {name}"
+        for line in lines
+        if took_a_step(line)
+        for name in REQUIRED[kind]
+        if name not in line["metrics"]
+    ]
 
 
 def took_a_step(line: dict[str, Any]) -> bool:

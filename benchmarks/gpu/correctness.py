@@ -4,8 +4,8 @@
 
 `--run` holds what `prism run examples/digits/prismrun.yaml` has made: the policy of `sft`, the warmed-up discriminator and the jobs that
 made them, whose system prompt is taken. Alignment, GRPO, DAPO and GSPO each run as a stage's own process; then each is started again from
-its checkpoint in the middle; so does the discriminator's warm-up on DeepSpeed. Alignment's teachers name the two digits in the other order than any response does, so that a discriminator
-which learns tells them apart.
+its checkpoint in the middle, and so is the discriminator's warm-up on DeepSpeed. Teachers name the two digits in the other order than any
+response does, so that a discriminator which learns tells them apart.
 
 Prints a line a stage and writes FOLDER/correctness.json. Exits with 1 where a step is missing or lacks one of the metrics in `claims.py`
 (those that are not finite are left out of the report), the discriminator's accuracy does not rise, a stage does not go on at the next step,
@@ -102,12 +102,13 @@ def start(name: str, options: argparse.Namespace, attempt: str, resume_from: Che
     job = make_job(name, options, folder, resume_from)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "job.json").write_text(job.model_dump_json(indent=1))
+    environment = {"OMP_NUM_THREADS": "2", **os.environ, **({"PRISM_VERL_ON_CPU": "1"} if options.device == "cpu" else {})}
     began = time.monotonic()
     with (folder / "log").open("w") as log:
         try:
             code = subprocess.run(
-                [sys.executable, *(BESIDE if options.jobs > 1 else ALONE), str(folder / "job.json")], stdout=log, stderr=log, timeout=options.limit,
-                env={"OMP_NUM_THREADS": "2", **os.environ, **({"PRISM_VERL_ON_CPU": "1"} if options.device == "cpu" else {})}, check=False,
+                [sys.executable, *(BESIDE if options.jobs > 1 else ALONE), str(folder / "job.json")],
+                stdout=log, stderr=log, timeout=options.limit, env=environment, check=False,
             ).returncode  # fmt: skip
         except subprocess.TimeoutExpired:
             code = -1
@@ -140,8 +141,8 @@ def make_config(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Sizes of the digits example. A high learning rate, so that five steps are seen."""
     if name == "discriminator":
         return {
-            "kind": name, "device": options.device, "max_steps": options.steps, "save_every": MIDDLE, "eval_every": options.steps, "batch_size": 64,
-            "micro_batch_size": 64, "student_sampling": {"max_response_tokens": 56}, "optimizer": {"learning_rate": 3e-4},
+            "kind": name, "device": options.device, "max_steps": options.steps, "save_every": MIDDLE, "eval_every": options.steps,
+            "batch_size": 64, "micro_batch_size": 64, "student_sampling": {"max_response_tokens": 56}, "optimizer": {"learning_rate": 3e-4},
         }  # fmt: skip
     common = {
         "device": options.device, "steps": options.steps, "prompts_per_step": 8, "save_every": MIDDLE, "dump_every": 1,

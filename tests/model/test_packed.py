@@ -272,3 +272,9 @@ def test_the_feed_forward_of_a_dense_layer_is_transformers_own(make_scorer):
     layer = make_scorer(backbone="dense").model.model.language_model.layers[0].mlp
     states = torch.randn(1, 7, layer.hidden_size)
     torch.testing.assert_close(_feed_forward(layer, states), type(layer).forward(layer, states))
+
+
+@pytest.mark.parametrize("recompute", [True, False])
+def test_the_layers_of_a_packed_row_are_computed_again_unless_told_not_to(make_scorer, recompute):
+    scorer = replace(make_scorer(), packed=True, recompute=recompute)
+    assert scorer.model.is_gradient_checkpointing is recompute

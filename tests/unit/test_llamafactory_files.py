@@ -121,6 +121,12 @@ def test_the_machines_decide_how(fields, name, value):
     assert training_arguments(SftConfig(), place(**fields), seed=1, total_steps=10)[name] == value
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_layers_are_computed_again_only_where_the_stage_says_so(kept):
+    config = SftConfig(gpu=SftGpu(gradient_checkpointing=not kept))
+    assert training_arguments(config, place(), seed=1, total_steps=10)["disable_gradient_checkpointing"] is kept
+
+
 @pytest.mark.parametrize(
     ("gpu", "stage", "on_the_host"),
     [

@@ -17,6 +17,7 @@ PAPER = {
     "data.train_batch_size": 32,
     "data.max_prompt_length": 2048,
     "data.max_response_length": 8192,
+    "actor_rollout_ref.model.enable_gradient_checkpointing": True,
     "actor_rollout_ref.rollout.n": 16,
     "actor_rollout_ref.rollout.temperature": 1.0,
     "actor_rollout_ref.rollout.top_p": 1.0,
@@ -61,6 +62,11 @@ def test_the_defaults_are_the_papers():
     config = compose_verl(overrides())
     found = {key: OmegaConf.to_container(config, resolve=True) and OmegaConf.select(config, key) for key in PAPER}
     assert found == PAPER
+
+
+def test_layers_are_kept_where_the_stage_says_so():
+    config = compose_verl(overrides(gpu={"gradient_checkpointing": False}))
+    assert config.actor_rollout_ref.model.enable_gradient_checkpointing is False
 
 
 @pytest.mark.parametrize("name", ["grpo", "dapo", "gspo"])

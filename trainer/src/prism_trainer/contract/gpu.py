@@ -8,12 +8,15 @@ from pydantic import Field, model_validator
 
 from prism_trainer.contract.schema import Frozen
 
+RECOMPUTED = "Compute each layer again in the backward pass; off takes less time and more memory."
+
 
 class SftGpu(Frozen):
     """LLaMA-Factory with DeepSpeed. ZeRO shards the optimizer and gradients (2), or the weights as well (3)."""
 
     zero_stage: Literal[2, 3] = Field(3, description="Of DeepSpeed's ZeRO.")
     offload: bool = Field(False, description="Keep weights and optimizer in the node's memory between uses.")
+    gradient_checkpointing: bool = Field(True, description=RECOMPUTED)
 
 
 class WarmupGpu(SftGpu):
@@ -42,6 +45,7 @@ class VerlGpu(Frozen):
     tokens_per_gpu: int = Field(20480, ge=32, description="Tokens in a forward on one GPU; at least the longest prompt and response.")
     max_prompt_tokens: int = Field(2048, ge=16, description="Longest prompt, images included; a longer one is refused, not cut.")
     offload: bool = Field(False, description="Keep weights and optimizer in the node's memory between uses.")
+    gradient_checkpointing: bool = Field(True, description=RECOMPUTED)
     tensor_parallel: int = Field(1, ge=1, description="GPUs that a vLLM engine spreads over.")
     memory_share: float = Field(0.5, gt=0, lt=1, description="Share of a GPU's memory for vLLM.")
     rollout_sequences: int = Field(256, ge=1, description="Responses that a vLLM engine draws at once.")

@@ -127,6 +127,7 @@ def _load_in_turn(accelerator: Accelerator, folder: Path, encoder: PromptEncoder
     """One rank of a machine after another: the weights pass through the host's memory in float32, which has room for one or two."""
     for turn in range(int(os.environ["LOCAL_WORLD_SIZE"])):
         if turn == accelerator.local_process_index:
-            scorer = Scorer(load_discriminator(folder, accelerator.device), encoder, config.max_length, accelerator.device)
+            model, recompute = load_discriminator(folder, accelerator.device), config.gpu.gradient_checkpointing
+            scorer = Scorer(model, encoder, config.max_length, accelerator.device, recompute=recompute)
         wait_for_all()
     return scorer

@@ -53,7 +53,7 @@ class Scratch:
         for place, _, names in os.walk(self.cache):
             for name in names:
                 with contextlib.suppress(FileNotFoundError):
-                    total += os.stat(os.path.join(place, name)).st_size
+                    total += Path(place, name).stat().st_size
         return total
 
     def write_arguments(self, arguments: dict[str, Any]) -> None:

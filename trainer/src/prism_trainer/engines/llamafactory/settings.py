@@ -51,7 +51,7 @@ def training_arguments(config: SftConfig, place: Place, seed: int, total_steps: 
         "freeze_multi_modal_projector": config.freeze_projector,
         "freeze_language_model": config.freeze_language,
         "flash_attn": "fa2" if place.flash_attention else "sdpa",
-        "disable_gradient_checkpointing": not place.have_gpus,
+        "disable_gradient_checkpointing": not (place.have_gpus and config.gpu.gradient_checkpointing),
         "use_reentrant_gc": False,
         "template": TEMPLATE,
         "dataset": "demonstrations",

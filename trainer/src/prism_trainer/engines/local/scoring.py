@@ -80,13 +80,16 @@ class Scorer:
     device: torch.device
     packed: bool | None = None
     """Whether prompts and responses lie in one packed row; None means where there is a GPU."""
+    recompute: bool = True
+    """Whether the layers of a packed row are computed again in the backward pass."""
 
     def __post_init__(self) -> None:
         if self.packed is None:
             object.__setattr__(self, "packed", self.device.type == "cuda")
         if self.packed:
             use_packed_kernels(self.model.model)
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            if self.recompute:
+                self.model.gradient_checkpointing_enable({"use_reentrant": False})
 
     def require_readable(self, rows: Sequence[TaughtPrompt]) -> None:
         """Every teacher's response fits, found out before the first step."""

@@ -66,7 +66,8 @@ class DiscriminatorWorker(Worker):  # type: ignore[misc]
         self.model = open_sharded(Path(site.discriminator_dir), mesh, self.device)
         self.optimizer = StageOptimizer(self.model, config.discriminator_optimizer, config.steps)
         encoder = PromptEncoder(self.processor, self.job.system_prompt)
-        self.scorer = Scorer(self.model, encoder, self.model.config.text_config.max_position_embeddings, self.device)
+        longest = self.model.config.text_config.max_position_embeddings
+        self.scorer = Scorer(self.model, encoder, longest, self.device, recompute=self.config.gpu.gradient_checkpointing)
         self._put_away()
         return kind_of(self.model).__name__
 

@@ -109,7 +109,7 @@ def _actor(config: OnPolicyConfig, site: Site) -> dict[str, Any]:
     return {
         f"{MODEL}.path": site.policy_dir,
         f"{MODEL}.use_remove_padding": False,  # verl's own; `policy_engine.py` has another
-        f"{MODEL}.enable_gradient_checkpointing": site.device != "cpu",
+        f"{MODEL}.enable_gradient_checkpointing": site.device != "cpu" and config.gpu.gradient_checkpointing,
         f"{MODEL}.override_config": {"attn_implementation": "sdpa"},
         f"{ACTOR}.strategy": "fsdp2",
         "actor_rollout_ref.ref.strategy": "fsdp2",
