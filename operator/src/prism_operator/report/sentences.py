@@ -9,10 +9,13 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from prism_operator.report.record import Series
 from prism_operator.wording import number, percent
 
+MEDIAN_OF_NORMAL = 0.6745
+"""Of the absolute value of a standard normal variable."""
 FEW = 5
 """Points below which noise cannot be told from change."""
 NOTABLE = 0.25
@@ -75,11 +78,14 @@ def movement(curve: Moved) -> str:
 
 
 def noise(series: Series) -> float:
-    """Twice the standard error of end minus beginning, from the differences between neighbours, on which a trend has little effect."""
+    """Twice the standard error of end minus beginning, from the differences between neighbours, on which a trend has little effect.
+
+    From their median, because a curve that is learnt in its first few points has one large difference that is no noise.
+    """
     if len(series.values) < FEW:
         return 0.0
-    squares = [(after - before) ** 2 for before, after in itertools.pairwise(series.values)]
-    deviation = math.sqrt(sum(squares) / len(squares) / 2)
+    typical = median(abs(after - before) for before, after in itertools.pairwise(series.values))
+    deviation = typical / (MEDIAN_OF_NORMAL * math.sqrt(2))
     return 2 * deviation * math.sqrt(2 / series.end_size)
 
 
