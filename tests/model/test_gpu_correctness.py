@@ -55,7 +55,7 @@ def lines(*metrics):
     return [{"step": number, "metrics": found} for number, found in enumerate(metrics, 1)]
 
 
-@pytest.mark.parametrize("name", ["alignment", "grpo", "dapo", "gspo"])
+@pytest.mark.parametrize("name", ["alignment", "grpo", "dapo", "gspo", "discriminator"])
 def test_a_stage_reads_under_the_system_prompt_of_the_run(modules, run, name):
     options = argparse.Namespace(run=run, data=run / "data", out=run / "out", device="cpu", steps=5)
     assert modules[0].make_job(name, options, run / "out", None).system_prompt == PROMPT
@@ -73,6 +73,14 @@ def test_a_metric_that_the_report_has_left_out_is_a_failure(modules):
     broken = {name: value for name, value in whole.items() if name != "actor/grad_norm"}
     assert claims.finite_metrics("alignment", lines(whole, whole)) == []
     assert claims.finite_metrics("alignment", lines(whole, broken)) == ["step 2 has no finite actor/grad_norm"]
+
+
+def test_what_a_start_measures_before_its_first_step_is_no_step(modules):
+    claims = modules[1]
+    trained = dict.fromkeys(claims.REQUIRED["discriminator"], 0.5)
+    found = [{"step": 3, "metrics": {"held_out/acc": 0.5, "students/too_long": 0.0}}, *({"step": step, "metrics": trained} for step in (4, 5))]
+    assert claims.steps_taken(found, 4, 5) == claims.finite_metrics("discriminator", found) == []
+    assert claims.steps_taken(found, 3, 5) == ["took steps [4, 5], expected 3 to 5"]
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_noise_is_not_given_a_turning_point(seed: int) -> None:
 
 def test_what_is_learnt_in_the_first_of_a_few_points_is_no_noise() -> None:
     """The caption gap of a discriminator's warm-up, held-out, measured five times."""
-    assert movement(Moved("x", "discriminator", series(0.22, 2.09, 2.36, 2.08, 2.12)))== "rose from 0.220 to 2.12"
+    assert movement(Moved("x", "discriminator", series(0.22, 2.09, 2.36, 2.08, 2.12))) == "rose from 0.220 to 2.12"
 
 
 def test_a_rise_above_the_noise_is_called_a_rise() -> None:
