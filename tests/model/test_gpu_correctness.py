@@ -78,7 +78,10 @@ def test_a_metric_that_the_report_has_left_out_is_a_failure(modules):
 def test_what_a_start_measures_before_its_first_step_is_no_step(modules):
     claims = modules[1]
     trained = dict.fromkeys(claims.REQUIRED["discriminator"], 0.5)
-    found = [{"step": 3, "metrics": {"held_out/acc": 0.5, "students/too_long": 0.0}}, *({"step": step, "metrics": trained} for step in (4, 5))]
+    found = [
+        {"step": 3, "metrics": {"held_out/acc": 0.5, "students/too_long": 0.0}},
+        *({"step": step, "metrics": trained} for step in (4, 5)),
+    ]
     assert claims.steps_taken(found, 4, 5) == claims.finite_metrics("discriminator", found) == []
     assert claims.steps_taken(found, 3, 5) == ["took steps [4, 5], expected 3 to 5"]
 
