@@ -127,9 +127,9 @@ class Place:
             lambda: any(int(path.parent.name.split("-")[1]) >= step for path in folder.glob("step-*/manifest.json")),
         )
 
-    def wait_for_end(self, name: str, summary: str = "Succeeded") -> dict[str, Any]:
+    def wait_for_end(self, name: str, summary: str = "Succeeded", seconds: float = 600) -> dict[str, Any]:
         """Finished, with nothing left of it; the status."""
-        self.wait(f"{name} is finished", lambda: self.condition(name, "Finished")["status"] == "True", 600)
+        self.wait(f"{name} is finished", lambda: self.condition(name, "Finished")["status"] == "True", seconds)
         status = self.status(name)
         assert status["summary"] == summary, status["message"]
         self.wait(f"nothing is left of {name}", lambda: not self.pods(name) and not self.clusters(name), 120)

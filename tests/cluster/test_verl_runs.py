@@ -1,7 +1,7 @@
 """Engine verl in real pods of a real KubeRay, on GPUs that the node only says it has: Ray and DeepSpeed, on its CPU.
 
-Only with PRISM_TEST_VERL=1: the image takes ten minutes and 15 GB of disk to build and to hand over. Stages alignment and rlvr, which take
-minutes and 8 GB of memory a node, can be applied in the same way.
+Only with PRISM_TEST_VERL=1: the image takes ten minutes and 15 GB of disk to build and to hand over, and alignment and rlvr take minutes
+each and 8 GB of memory.
 """
 
 from __future__ import annotations
@@ -42,6 +42,13 @@ WARM_UP = {
         "maxSteps": 4, "batchSize": 16, "microBatchSize": 8, "saveEvery": 2, "evalEvery": 2, "studentSampling": {"maxResponseTokens": 48}
     },
 }  # fmt: skip
+ON_POLICY = {
+    "steps": 2, "promptsPerStep": 2, "microBatchSize": 4, "saveEvery": 1, "rollout": {"groupSize": 2, "maxResponseTokens": 48},
+    "gpu": {"maxPromptTokens": 128, "tokensPerGpu": 512, "rolloutSequences": 32},
+}  # fmt: skip
+ALIGNMENT = {"kind": "alignment", "data": [{"uri": "digits/data/alignment.parquet"}], "config": ON_POLICY}
+RLVR = {"kind": "rlvr", "data": [{"uri": "digits/data/rlvr.parquet"}], "config": {**ON_POLICY, "algorithm": {"name": "grpo"}}}
+ALONE = {"resources": {"gpusPerNode": 1}}
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +107,16 @@ def test_a_stage_trains_on_every_node_of_its_gang(place: Place, nodes: int) -> N
     preflight = json.loads((place.folder / name / "stages/discriminator/attempt-1/preflight.json").read_text())
     assert len(preflight["nodes"]) == nodes and "GPUs are only counted" in preflight["skipped"][0]
     assert [one["ranks"] for one in preflight.get("allReduce", [])] == ([2] if nodes == 2 else [])
+
+
+def test_verl_and_vllm_carry_alignment_and_rlvr_out_in_pods(place: Place) -> None:
+    name = "on-policy"
+    warm_up = {**WARM_UP, "engine": "local"}
+    place.apply(name, STUDENT, warm_up, {**ALIGNMENT, **ALONE}, {**RLVR, **ALONE}, **VERL)
+    status = place.wait_for_end(name, seconds=1800)
+    for stage in status["stages"][2:]:
+        assert [attempt["outcome"] for attempt in stage["attempts"]] == ["Succeeded"]
+        assert place.manifest(stage["checkpoint"]["uri"])["step"] == 2
+        metrics = place.folder / name / "stages" / stage["name"] / "attempt-1/metrics.jsonl"
+        steps = [json.loads(line)["metrics"] for line in metrics.read_text().splitlines()]
+        assert len(steps) == 2 and all(step["actor/grad_norm"] >= 0 and step["seconds/rollout"] > 0 for step in steps)
